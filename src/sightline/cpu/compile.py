@@ -1,0 +1,104 @@
+"""LLVM IR → machine code → the address of a function, through a memory cache and a disk cache.
+
+LLVM is imported on first use: loading a cached kernel needs it too, but `import sightline` does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from sightline.cpu.isa import Isa
+
+_lock = threading.RLock()
+_addresses: dict[tuple[str, Hashable, Isa], int] = {}
+_serial = itertools.count()
+
+
+@functools.cache
+def _llvm() -> Any:
+    """The llvmlite binding, with every target's code generator and the host's assembler ready."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    llvm.initialize_native_asmparser()
+    return llvm
+
+
+def _machine(isa: Isa) -> Any:
+    # Position-independent code in the small model: a constant is one RIP-relative operand, not a 64-bit move.
+    make = _llvm().Target.from_triple(isa.triple).create_target_machine
+    return make(cpu=isa.cpu, features=isa.features, opt=3, reloc="pic", codemodel="small")
+
+
+def _optimised(ir_text: str, isa: Isa) -> tuple[Any, Any]:
+    """The parsed, verified and optimised module with its target machine."""
+    llvm = _llvm()
+    try:
+        module = llvm.parse_assembly(ir_text)
+        module.verify()
+    except RuntimeError as error:
+        raise ValueError(f"the generator made invalid LLVM IR: {error}") from error
+    machine = _machine(isa)
+    module.triple = isa.triple
+    module.data_layout = str(machine.target_data)
+    # The generator writes its own vectors and unrolls its own loops: LLVM's attempts would only cost time.
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_unrolling = tuning.loop_vectorization = tuning.slp_vectorization = False
+    tuning.loop_interleaving = False
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module, machine
+
+
+def object_code(ir_text: str, isa: Isa) -> bytes:
+    """Optimise and compile LLVM IR for `isa`, of this or another architecture; ValueError if invalid."""
+    with _lock:
+        module, machine = _optimised(ir_text, isa)
+        return bytes(machine.emit_object(module))
+
+
+def assembly(ir_text: str, isa: Isa) -> str:
+    """The same code as text, for reading and for tests."""
+    with _lock:
+        module, machine = _optimised(ir_text, isa)
+        return str(machine.emit_assembly(module))
+
+
+@functools.cache
+def _linker(isa: Isa) -> Any:
+    linker = _llvm().create_lljit_compiler(_machine(isa), use_jit_link=True, suppress_errors=True)
+    linker._owned = True  # machine code lives as long as the process: pool threads may be in it at exit
+    return linker
+
+
+def _link(name: str, code: bytes, isa: Isa) -> int:
+    """Put object code into executable memory and return the address of its function `name`."""
+    library = _llvm().JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(name)
+    try:
+        tracker = library.link(_linker(isa), f"sightline{next(_serial)}")
+    except RuntimeError as error:
+        raise ValueError(f"the kernel {name!r} cannot be linked: {error}") from error
+    tracker._owned = True
+    return int(tracker[name])
+
+
+def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
+    """The address of the function `name` in the module whose IR `build()` returns.
+
+    `name`, `key` and `isa` must determine the IR: `build` is called only when no cache has the code.
+    """
+    entry = (name, key, isa)
+    address = _addresses.get(entry)
+    if address is None:
+        with _lock:
+            address = _addresses.get(entry)
+            if address is None:
+                address = _addresses[entry] = _link(name, object_code(build(), isa), isa)
+    return address
