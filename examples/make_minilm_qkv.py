@@ -81,9 +81,8 @@ def main() -> None:
     np.savez_compressed(options.output, allow_pickle=False, **arrays)
     print(f"{options.output}: {arrays['query'].shape} {arrays['query'].dtype}")
     if options.small:
-        np.savez_compressed(
-            options.small, **cut(arrays, head=options.small_head, tokens=options.small_tokens)
-        )
+        small = cut(arrays, head=options.small_head, tokens=options.small_tokens)
+        np.savez_compressed(options.small, allow_pickle=False, **small)
 
 
 if __name__ == "__main__":
