@@ -7,17 +7,41 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sightline.cpu import cache
+from sightline.cpu.cache import CacheInfo, cache_clear, cache_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from sightline.cpu.isa import Isa
 
+__all__ = ["CacheInfo", "assembly", "cache_clear", "cache_info", "load", "object_code"]
+
+_FORMAT = 1  # raise it when the disk key or the calling convention changes in a way the sources do not show
+
+
+def _sources() -> str:
+    """A digest of the generator's source files; empty where they are not kept as files."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return cache.digest([(file.name, file.read_bytes()) for file in files]) if files else ""
+
+
+# Read now, when the generator is imported, not at the first kernel: a file edited in between would
+# put the old generator's code under the new generator's key.
+_SOURCES = _sources()
+
 _lock = threading.RLock()
 _addresses: dict[tuple[str, Hashable, Isa], int] = {}
 _serial = itertools.count()
+
+# A fork while another thread compiles would leave LLVM half-way in the child: let the compilation end first.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @functools.cache
@@ -74,7 +98,7 @@ def assembly(ir_text: str, isa: Isa) -> str:
 @functools.cache
 def _linker(isa: Isa) -> Any:
     linker = _llvm().create_lljit_compiler(_machine(isa), use_jit_link=True, suppress_errors=True)
-    linker._owned = True  # machine code lives as long as the process: pool threads may be in it at exit
+    linker._owned = True  # never freed: pool threads may be in the machine code when the process ends
     return linker
 
 
@@ -89,10 +113,31 @@ def _link(name: str, code: bytes, isa: Isa) -> int:
     return int(tracker[name])
 
 
+def _disk_key(name: str, key: Hashable, isa: Isa) -> str:
+    """Everything the machine code depends on."""
+    import llvmlite
+
+    tools = (_FORMAT, _SOURCES, llvmlite.__version__, _llvm().llvm_version_info)
+    return cache.digest(tools, isa, name, key)
+
+
+def _compiled(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
+    if not _SOURCES:  # without the sources two versions of the generator cannot be told apart on disk
+        return _link(name, object_code(build(), isa), isa)
+    disk_key = _disk_key(name, key, isa)
+    code = cache.read(disk_key)
+    if code is not None:
+        return _link(name, code, isa)
+    code = object_code(build(), isa)
+    address = _link(name, code, isa)
+    cache.write(disk_key, code)
+    return address
+
+
 def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
     """The address of the function `name` in the module whose IR `build()` returns.
 
-    `name`, `key` and `isa` must determine the IR: `build` is called only when no cache has the code.
+    `name`, `key` (by its repr) and `isa` must determine the IR: `build` is called only when no cache has it.
     """
     entry = (name, key, isa)
     address = _addresses.get(entry)
@@ -100,5 +145,5 @@ def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
         with _lock:
             address = _addresses.get(entry)
             if address is None:
-                address = _addresses[entry] = _link(name, object_code(build(), isa), isa)
+                address = _addresses[entry] = _compiled(name, key, isa, build)
     return address

@@ -1,8 +1,9 @@
 """Instruction sets as rows of data: what kernels may assume, and which one this machine gets.
 
-A kernel body is written once, for `Isa.lanes()` lanes and `Isa.registers` registers: adding an instruction set is
-adding a row here. What the machine has is what LLVM's host detection reports: it asks the processor (CPUID, HWCAP)
-and the operating system (XCR0: are these registers saved?) on every platform, in the code generator's own words.
+A kernel body is written once, for `Isa.lanes()` lanes and `Isa.registers` registers: adding an instruction
+set is adding a row here. What the machine has is what LLVM's host detection reports: it asks the processor
+(CPUID, HWCAP) and the operating system (XCR0: are these registers saved?) on every platform, and answers in the
+code generator's own words.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class _Row:
     tuned: bool  # compile for the host's own CPU name where the host has the row
 
 
-# Best first. The avx2 row is compiled for its baseline even on a larger processor, so that a forced avx2 runs the
-# very code an AVX2 machine runs and can hold no AVX-512 instruction. NEON is part of every AArch64.
+# Best first. The avx2 row is compiled for its baseline even on a larger processor, so that a forced avx2 runs
+# the very code an AVX2 machine runs and can hold no AVX-512 instruction. NEON is part of every AArch64.
 _ROWS = (
     _Row(
         "avx512",
@@ -130,8 +131,8 @@ def target(name: str) -> Isa:
     cpu, features, extras = row.baseline, "", ()  # type: str, str, tuple[str, ...]
     if row.tuned and _missing(row, host) is None:
         cpu = host.cpu
-        # The CPU's name could promise what a virtual machine hides, hence every feature by name as well. Several
-        # CPU models prefer 256-bit vectors for what LLVM vectorises; our code says how wide it is.
+        # The CPU's name could promise what a virtual machine hides, hence every feature by name as well.
+        # Several CPU models prefer 256-bit vectors for what LLVM vectorises; our code says how wide it is.
         flags = [("+" if on else "-") + feature for feature, on in sorted(host.features.items())]
         features = ",".join([*flags, "-prefer-256-bit"])
         extras = tuple(feature for feature in row.extras if host.features.get(feature, False))
