@@ -1,10 +1,8 @@
-"""What an array is to us: a shape, byte strides, a type name and an address, whoever owns the memory."""
+"""The form of an array, and a look at memory that somebody else owns: the two plain records of this room."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-import numpy as np
 
 
 class Spec(NamedTuple):
@@ -22,16 +20,11 @@ class View(NamedTuple):
 
     spec: Spec
     address: int
+    """Of the element at index 0 in every dimension: with negative strides that is not the lowest one."""
     writable: bool
     owner: object
     """Whatever keeps the memory alive: hold it for as long as the address is in use."""
 
 
-def view(x: object, name: str) -> View:
-    """Look at `x` without copying; `name` is the argument's name for the error messages."""
-    if isinstance(x, np.ndarray):
-        spec = Spec(x.shape, x.strides, x.dtype.name)
-        return View(spec, x.__array_interface__["data"][0], x.flags.writeable, x)
-    raise TypeError(
-        f"{name} is a {type(x).__name__}, which is not an array sightline can read; try np.asarray({name})."
-    )
+class NoSignatureError(TypeError):
+    """The object has no cheap signature: `settle` it first, and use what that returns in its place."""
