@@ -122,15 +122,26 @@ def _reach(reach: object, window: object, expected: str) -> int | None:
     return size if size < FAR else None
 
 
-def check_offset(value: object, where: str = "query_offset") -> int:
-    """The position of the first query among the keys."""
-    offset = whole(value, where, "None, an int, or one int per sequence")
+def check_offset(value: object, name: str) -> int:
+    """The position of the first query among the keys; `name` says whose it is, as in query_offset[3]."""
+    offset = whole(value, name, "an int, or one int for each sequence")
     if abs(offset) > FARTHEST_OFFSET:
         raise ValueError(
-            f"{where} is {offset}; expected an int between −2**31 and 2**31; "
-            f"try the position of the first query counted from the first key."
+            f"{name} is {offset}; expected an int from −2**31 to 2**31; "
+            f"try the first query's position counted from the first key."
         )
     return offset
+
+
+def check_length(value: object, name: str, keys: int) -> int:
+    """How many of a sequence's keys exist; `name` says whose, as in key_lengths[3]."""
+    length = whole(value, name, "an int, or one int for each sequence")
+    if not 0 <= length <= keys:
+        raise ValueError(
+            f"{name} is {length}; expected an int from 0 to {keys}, the length of key; "
+            f"try {min(max(length, 0), keys)}, or a longer key."
+        )
+    return length
 
 
 def check_alignment(
