@@ -2,8 +2,8 @@
 
 A kernel body is written once, for `Isa.lanes()` lanes and `Isa.registers` registers: adding an instruction
 set is adding a row here. What the machine has is what LLVM's host detection reports: it asks the processor
-(CPUID, HWCAP) and the operating system (XCR0: are these registers saved?) on every platform, and answers in the
-code generator's own words.
+(CPUID, HWCAP) and the operating system (XCR0: are these registers saved?) on every platform, and answers in
+the code generator's own words.
 """
 
 from __future__ import annotations
