@@ -1,0 +1,171 @@
+"""Attention on the arrays in a file: what ran, how fast, how exactly.
+
+The error it prints is measured each time, on rows sampled from this very output, against the reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline.cli import arguments, show
+from sightline.cli.check import Checked, check
+from sightline.cli.errors import CommandError, reason
+from sightline.cli.files import check_writable, open_archive, write_array
+from sightline.cli.inputs import Inputs, call_of, read_inputs
+from sightline.cli.running import Ran, attend, flops
+from sightline.cli.visible import visible_fraction
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from sightline.reference_call import Call
+
+# Half the distance from 1 to the next number: what rounding the output to its type alone may cost.
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+def add_to(parser: argparse.ArgumentParser) -> None:
+    """The words of this command."""
+    arguments.add_file(parser, optional=False)
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the result here: .npz or .safetensors"
+    )
+    arguments.add_arrays(parser)
+    arguments.add_options(parser)
+    running = parser.add_argument_group("how to compute")
+    running.add_argument(
+        "--precision",
+        choices=("highest", "high", "default"),
+        default="highest",
+        help="of float32 products (default: highest)",
+    )
+    running.add_argument("--threads", type=arguments.threads, metavar="N", help="default: one per core")
+
+
+def run(words: argparse.Namespace) -> int:
+    """Reads, attends, checks, writes and tells."""
+    archive = open_archive(words.file)
+    if words.output is not None:
+        check_writable(words.output, words.file)
+    inputs = read_inputs(archive, words)
+    call = call_of(inputs)
+    with _threads(words.threads):
+        plan = _plan(call)
+        visible = visible_fraction(call, plan.block_rows, plan.tile_keys)
+        show.title(f"attention on {words.file}")
+        show.fields(_asked(inputs))
+        ran = _attended(inputs, call, visible)
+        show.fields(_ran(call, plan, visible, ran))
+    show.fields([("error", _error(call, check(call, _heads_first(ran, call))))])
+    if words.output is not None:
+        remark = write_array(words.output, "output", ran.output)
+        show.fields([("written", f"{words.output}" + (f" ({remark})" if remark else ""))])
+    return 0
+
+
+def _asked(inputs: Inputs) -> list[tuple[str, str]]:
+    rows = []
+    for argument in ("query", "key", "value"):
+        array = getattr(inputs, argument)
+        axes = _axes(array.ndim, inputs.options.get("layout", "BHLD"))
+        name = inputs.names[argument]
+        called = f"  ({name!r})" if name != argument else ""
+        rows.append((argument, f"{show.dims(array.shape)}  {array.dtype}  {axes}{called}"))
+    said = [_option(name, value, inputs) for name, value in inputs.options.items()]
+    return [*rows, ("options", ", ".join(said) or "none: every query sees every key")]
+
+
+def _axes(rank: int, layout: str) -> str:
+    """What the axes of query, key and value are."""
+    inner = ["tokens", "heads", "size"] if layout == "BLHD" else ["heads", "tokens", "size"]
+    return "(" + " × ".join((["batch"] * (rank - 3) + inner) if rank > 2 else ["tokens", "size"]) + ")"
+
+
+def _option(name: str, value: Any, inputs: Inputs) -> str:
+    words = name.replace("_", " ")
+    if value is True:
+        return words
+    if isinstance(value, np.ndarray):
+        return (
+            f"{words} {show.dims(value.shape)} {value.dtype}"
+            if name in inputs.names
+            else f"{words} {value.tolist()}"
+        )
+    return f"{words} {value}"
+
+
+def _ran(call: Call, plan: Any, visible: float, ran: Ran) -> list[tuple[str, str]]:
+    from sightline.cpu.threads import get_num_threads
+
+    threads = get_num_threads()
+    kernel = f"{plan.isa.name}, tiles of {plan.block_rows} queries × {plan.tile_keys} keys"
+    took = show.seconds(ran.seconds)
+    if ran.repeats:
+        took += f"  (median of {ran.repeats}; the first took {show.seconds(ran.first)}, kernel included)"
+    speed = flops(call) * visible / ran.seconds / 1e9
+    dtype = str(ran.output.dtype)
+    return [
+        ("output", f"{show.dims(ran.output.shape)}  {dtype}"),
+        ("kernel", f"{kernel}, {threads} thread{'' if threads == 1 else 's'}"),
+        ("visible", f"{visible:.1%} of the tiles"),
+        ("time", took),
+        ("speed", f"{speed:.3g} GFLOP/s, counting visible tiles only"),
+    ]
+
+
+def _error(call: Call, checked: Checked) -> str:
+    dtype = call.problem.dtype
+    if not checked.rows:
+        return "nothing to check: the output is empty"
+    return (
+        f"{checked.error:.1e}  relative, worst of {checked.rows} rows against the reference "
+        f"({dtype} rounds by {ROUNDING[dtype]:.1e})"
+    )
+
+
+def _heads_first(ran: Ran, call: Call) -> Any:
+    from sightline.reference_call import heads_first
+
+    return heads_first(ran.output, call.problem)
+
+
+def _attended(inputs: Inputs, call: Call, visible: float) -> Ran:
+    try:
+        return attend(inputs, call, visible)
+    except MemoryError:
+        raise CommandError("not enough memory for the output of this call") from None
+    except NotImplementedError as error:
+        raise CommandError(reason(error)) from None
+
+
+def _plan(call: Call) -> Any:
+    """How the call will be done; an instruction set that this machine lacks is a matter of one line."""
+    from sightline.cpu.isa import chosen
+    from sightline.plan import plan
+
+    try:
+        isa = chosen()
+    except (RuntimeError, ValueError) as error:
+        raise CommandError(reason(error)) from None
+    return plan(call.problem, isa)
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """This many threads for the block, and as many as before after it."""
+    from sightline.cpu.threads import get_num_threads, set_num_threads
+
+    try:
+        before = get_num_threads()
+    except ValueError as error:  # SIGHTLINE_NUM_THREADS is no number
+        raise CommandError(reason(error)) from None
+    set_num_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        set_num_threads(before)

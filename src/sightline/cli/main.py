@@ -1,0 +1,59 @@
+"""The way in: parses the words, runs one command, and turns every ending into an exit code.
+
+0 done · 2 something to mend in the call · 130 interrupted · 141 nobody reads the output
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sightline import __version__
+from sightline.cli import attend, cache, info
+from sightline.cli.arguments import Parser
+from sightline.cli.errors import CommandError
+
+COMMANDS = {"attend": attend, "info": info, "cache": cache}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command that `argv` (default: the process's own words) asks for, and returns its exit code."""
+    _printable()
+    try:
+        words = parser().parse_all(argv)
+        code = int(COMMANDS[words.command].run(words))
+        sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's shutdown
+    except CommandError as error:
+        print(f"sightline: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _abandon_stdout()
+        return 141
+    return code
+
+
+def parser() -> Parser:
+    """All commands and their options."""
+    top = Parser(prog="sightline", description="Scaled dot-product attention on the CPU, fast and exact.")
+    top.add_argument("--version", action="version", version=f"sightline {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        summary = (command.__doc__ or "").splitlines()[0]
+        command.add_to(commands.add_parser(name, help=summary, description=summary))
+    return top
+
+
+def _printable() -> None:
+    """Lets a terminal that has no × or µ show a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _abandon_stdout() -> None:
+    """Sends what is still to be flushed nowhere, so that the interpreter's last flush is quiet too."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
