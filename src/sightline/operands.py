@@ -56,7 +56,7 @@ def check_ranks(trio: Trio, layout: str) -> int:
     axes = "(…, length, heads, dim)" if layout == "BLHD" else "(…, heads, length, dim)"
     for name, spec in trio._asdict().items():
         if len(spec.shape) < 2:
-            hint = f"{name}[None, :] for a length of 1" if spec.shape else "an array"
+            hint = f"{name}[None, :] for a length of 1" if spec.shape else "an array of two axes or more"
             raise ValueError(f"{name} has shape {spec.shape}; expected (length, dim) or {axes}; try {hint}.")
     query, key, value = (len(spec.shape) for spec in trio)
     if not query == key == value:
@@ -107,20 +107,26 @@ def _misfit(trio: Trio) -> tuple[str, str, str] | None:
     )
     if dim != key_dim:
         hint = "key.swapaxes(-1, -2)" if keys == dim else "the key projection that belongs to this query"
-        return f"query has dim {dim} and key has dim {key_dim}", "the same", hint
+        return f"query has dim {dim} and key has dim {key_dim}", "one dim for both", hint
     if dim < 1 or value_dim < 1:
         name, size = ("query", dim) if dim < 1 else ("value", value_dim)
         return (
             f"{name} has dim {size}",
             "at least 1",
-            "leaving out the call, as there is nothing to attend with",
+            "an array with at least one column",
         )
     if keys != values:
         hint = "value.swapaxes(-1, -2)" if keys == value_dim else "slicing both to the shorter"
-        return f"key has length {keys} and value has length {values}", "the same", hint
+        return f"key has length {keys} and value has length {values}", "one length for both", hint
     if kv_heads != value_heads:
-        return f"key has {kv_heads} heads and value has {value_heads}", "as many", "broadcasting the smaller"
-    if heads < 1 or kv_heads < 1 or heads % kv_heads:
+        return (
+            f"key has {kv_heads} heads and value has {value_heads}",
+            "one number for both",
+            "broadcasting the smaller",
+        )
+    if heads < 1 or kv_heads < 1:
+        return f"query has {heads} heads and key and value have {kv_heads}", "at least 1", "more heads"
+    if heads % kv_heads:
         return (
             f"query has {heads} heads and key and value have {kv_heads}",
             "a multiple: query head h reads key head h // (query heads / key heads)",

@@ -58,6 +58,7 @@ class Seen:
     The arrays are of the same kind as the output (NumPy for NumPy, torch for torch) and of type float32, or
     float64 where the inputs are. Heads come before queries in them, whatever the inputs' layout. A query
     that sees no key has weights 0, entropy 0, lse −inf (or its sink) and max_score −inf.
+    Inputs of rank 2 have no head axis, and so their statistics have none.
     """
 
     lse: Any = None
