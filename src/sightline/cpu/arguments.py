@@ -1,0 +1,37 @@
+"""What a kernel is told at run time: one array of 64-bit slots, named here for those who write it and who read it."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+
+# The first slot is shared by all threads of a call: the next work item that nobody has taken yet.
+_NAMES = (
+    "next_item",
+    "items",  # work items in all
+    "slice_items",  # items a thread takes before it returns to Python, where Ctrl-C is heard
+    # Addresses of the operands, and of the table with a row per sequence (BATCH_COLUMNS).
+    *("query", "key", "value", "out", "mask", "bias", "sinks", "slopes", "batches"),
+    # Sizes. A "space" is a run of query rows that shares one key head: one head's queries, or a whole group's.
+    *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
+    # Strides in bytes: from head to head, row to row, element to element.
+    *("query_head", "query_row", "query_step", "key_head", "key_row", "key_step"),
+    *("value_head", "value_row", "value_step", "out_head", "out_row", "out_step"),
+    *("mask_head", "mask_row", "mask_step", "bias_head", "bias_row", "bias_step"),
+    # The band of keys around a query's position: left ≤ keys before it, right ≤ keys after it.
+    *("left", "right"),
+    # Numbers, as the bits of a float64. exponent: what a score is multiplied by inside 2^x.
+    *("scale", "exponent", "softcap"),
+)
+SLOT = {name: index for index, name in enumerate(_NAMES)}
+SLOTS = len(_NAMES)
+
+# One row per sequence: byte offsets of its part of each operand, its queries' first position, its keys.
+BATCH_COLUMNS = ("query", "key", "value", "out", "mask", "bias", "position", "length")
+
+Block = ctypes.c_int64 * SLOTS
+
+
+def float_bits(number: float) -> int:
+    """A float64 as the integer with the same bits."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])

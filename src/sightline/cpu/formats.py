@@ -1,0 +1,51 @@
+"""The number formats of arrays in memory, and how kernels read and write them: widened on the way in, rounded out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu.emit import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Pointer, Type, Value
+
+_MEMORY = {"float64": DOUBLE, "float32": FLOAT, "float16": HALF, "bfloat16": I16}
+
+
+def size(dtype: str) -> int:
+    """Bytes of one number."""
+    return bytes_of(_MEMORY[dtype])
+
+
+def arithmetic(dtype: str) -> Type:
+    """The type that kernels compute in: float64 for float64, else float32."""
+    return DOUBLE if dtype == "float64" else FLOAT
+
+
+def load(place: Pointer, dtype: str, compute: Type, lanes: int | None = None) -> Value:
+    """A number, or `lanes` neighbours, exactly as the wider type."""
+    memory = _MEMORY[dtype]
+    raw = place.load(memory if lanes is None else vector(memory, lanes))
+    if dtype == "bfloat16":  # the upper half of a float32
+        raw = (raw.unsigned(I32) << 16).as_bits_of(like(raw.kind, FLOAT))
+    return raw.to(compute)
+
+
+def store(value: Value, place: Pointer, dtype: str) -> None:
+    """Round to nearest even and write."""
+    if dtype == "bfloat16":
+        place.store(_to_bfloat16(value))
+    else:
+        place.store(value.to(_MEMORY[dtype]))
+
+
+def _to_bfloat16(value: Value) -> Value:
+    bits = value.bits()
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    quiet_nan = (bits >> 16) | 0x40
+    return (value != value).where(quiet_nan, rounded).to(I16)  # noqa: PLR0124: true for NaN
+
+
+def memory(dtype: str) -> Type:
+    """The type as it lies in memory."""
+    return _MEMORY[dtype]

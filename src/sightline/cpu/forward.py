@@ -1,0 +1,170 @@
+"""The attention program: blocks of query rows against tiles of keys, the scores never leaving the cache.
+
+    for each block of query rows                     a work item; threads take the next one as they go
+        m = −inf, l = 0, O = 0
+        for each tile of keys that some row may see
+            S = Q·Kᵀ                                 tiles.scores
+            S = modified S, −inf where not allowed   modify, where needed
+            P = exp(S − m), m and l brought up       softmax.weights
+            O = O·exp(m_old − m) + P·V               tiles.accumulate
+        output = O / l                               softmax.finish, transpose.lanes_to_rows
+
+after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and Oᵀ hold
+one key or one dimension per row and one query per lane, so the softmax never reduces across a register.
+
+A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, a block whose result holds a NaN
+or an Inf is done again, carefully: its masked keys are then skipped one by one. What a query does see stays NaN.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import modify, softmax, tiles, transpose
+from sightline.cpu.emit import ADDRESS, INT
+from sightline.cpu.kernel import Kernel
+from sightline.cpu.rows import gather, of_sequence
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function, Pointer, Value
+    from sightline.cpu.isa import Isa
+    from sightline.cpu.kernel import KernelKey
+    from sightline.cpu.rows import Rows
+
+ENTRY = "attend"
+# In the careful pass values shrink by this, so that a sum of large ones does not overflow before it is divided.
+SHRINK = 2.0**-24
+
+
+def generate(key: KernelKey, isa: Isa) -> str:
+    """The LLVM IR of a whole kernel, `int64 attend(int64 *arguments, void *workspace)`.
+
+    It works on items until none is left (returns 0) or it has done its slice (returns 1).
+    """
+    k = Kernel(key, isa)
+    block = _Block(k)
+    with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
+        a, w = f.arguments()
+        with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
+            item = a.claim(1)
+            f.give_if(item >= k.argument(f, a, "items"), 0)
+            block.attend(f, a, w, item)
+        f.give(1)
+    return str(k.module)
+
+
+class _Block:
+    """One block of rows, and the functions it is made of."""
+
+    def __init__(self, k: Kernel) -> None:
+        key = k.key
+        self.k = k
+        self.rows_to_lanes = transpose.rows_to_lanes(k, key.dtype)
+        self.bias_to_lanes = self.rows_to_lanes
+        if key.bias not in {None, key.dtype}:
+            self.bias_to_lanes = transpose.rows_to_lanes(k, str(key.bias))
+        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
+        self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
+        self.scores = tiles.scores(k)
+        self.pack_mask = modify.pack_mask(k) if key.mask else None
+        self.modify = modify.modify(k) if key.modified or key.selective else None
+        self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
+        self.accumulate = {False: tiles.accumulate(k), True: tiles.accumulate_carefully(k, softmax.UNSEEN, SHRINK)}
+        self.tile = {careful: self._tile(careful=careful) for careful in (False, True)}
+
+    def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
+        """Everything for the rows of one work item."""
+        k, scratch = self.k, self.k.scratch
+        rows = gather(k, f, a, w, item)
+        query_rows, out_rows, query, output, fade = (
+            w + scratch.offset(part) for part in ("query_rows", "out_rows", "query", "output", "fade")
+        )
+        dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
+        f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
+        grow = f.variable(f.value(1.0, k.vec))
+        self._against_keys(f, a, w, rows, careful=False)
+        with f.when(_holds_nan_or_inf(k, f, w, rows.vectors)):
+            self._against_keys(f, a, w, rows, careful=True)
+            grow.value = f.value(1 / SHRINK, k.vec)
+        softmax.finish(k, f, w, rows.vectors, grow.value)
+        dim, step = f.value(k.key.value_dim), k.argument(f, a, "out_step")
+        f.call(self.lanes_to_rows, out_rows, step, dim, rows.count, output, fade, w)
+
+    def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
+        """From m = −inf, l = 0, O = 0 through every tile that some row may see."""
+        k, size = self.k, self.k.key.tile_keys
+        softmax.start(k, f, w, rows.vectors)
+        output = k.scratch.table(w, "output")
+        with f.loop(0, k.key.value_dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
+            output[d, g] = f.zeros(k.vec)
+        keys, values = (
+            k.address(a, name) + (of_sequence(rows.sequence, name) + rows.key_head * k.argument(f, a, f"{name}_head"))
+            for name in ("key", "value")
+        )
+        # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
+        with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
+            first, last = corner.max(rows.begin), (corner + size).min(rows.end)
+            full = (first >= rows.full_begin) & (last <= rows.full_end)
+            f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full.unsigned(INT))
+
+    def _tile(self, *, careful: bool) -> Function:
+        """One tile of keys against the block's rows.
+
+        Parameters: arguments, workspace, the head's keys and values, first key of the tile, keys in it, rows,
+        whether every row may see all of it (as far as causal and window go).
+        """
+        k, key = self.k, self.k.key
+        name = "tile.careful" if careful else "tile"
+        with k.module.function(name, ADDRESS, ADDRESS, ADDRESS, ADDRESS, INT, INT, INT, INT, returns=INT) as f:
+            a, w, keys, values, first, n, rows, full = f.arguments()
+            if self.pack_mask is not None:
+                kind = f.call(self.pack_mask, a, w, first, n, rows)
+                f.give_if(kind == modify.EMPTY, 0)
+                full = full & (kind == modify.FULL).unsigned(INT)
+            vectors = (rows + (k.lanes - 1)) // k.lanes
+            keys, key_row = self._packed(f, a, w, "key", keys, first, n)
+            f.call(self.scores, w, keys, key_row, n, vectors)
+            self._modified(f, a, w, first, n, vectors, full)
+            f.call(self.weights[careful], a, w, n, vectors)
+            values, value_row = self._packed(f, a, w, "value", values, first, n)
+            f.call(self.accumulate[careful], w, values, value_row, n, vectors)
+            f.give(1)
+        return f
+
+    def _packed(
+        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, first: Value, n: Value
+    ) -> tuple[Pointer, Value]:
+        """The tile's keys or values as rows of the arithmetic's type: as they are, or copied and converted."""
+        k, key = self.k, self.k.key
+        row = k.argument(f, a, f"{name}_row")
+        rows = rows + first * row
+        stage, dim = {"key": (key.stage_key, key.dim), "value": (key.stage_value, key.value_dim)}[name]
+        if not stage or self.rows_to_rows is None:
+            return rows, row
+        target = w + k.scratch.offset(f"{name}s")
+        f.call(self.rows_to_rows, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
+        return target, f.value(dim * k.element_bytes)
+
+    def _modified(
+        self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, vectors: Value, full: Value
+    ) -> None:
+        """Modify the scores where this tile needs it."""
+        k, key = self.k, self.k.key
+        if key.bias:
+            step = k.argument(f, a, "bias_step")
+            table = w + k.scratch.offset("bias_rows")
+            f.call(self.bias_to_lanes, table, first * step, step, n, vectors, w + k.scratch.offset("bias"), w)
+        if key.modified:
+            f.call(self.modify, a, w, first, n, vectors)
+        elif key.selective:
+            with f.when(full == 0):
+                f.call(self.modify, a, w, first, n, vectors)
+
+
+def _holds_nan_or_inf(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
+    """Whether O does: 0·O is 0 for every other number."""
+    output = k.scratch.table(w, "output")
+    probe = f.variable(f.zeros(k.vec))
+    with f.loop(0, k.key.value_dim, name="probe") as d, f.loop(0, vectors, name="rows") as g:
+        probe.value = output[d, g].fma(0.0, probe.value)
+    return (probe.value != 0.0).any()

@@ -1,0 +1,127 @@
+"""The rows of a block: which head and query each one is, where it lies in the operands, which keys it may see.
+
+Rows are the queries of one head, or, when a group of heads shares a key head and each has few queries, those of
+the whole group one after another: `space` names the run of rows that a block is cut from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sightline.cpu.arguments import BATCH_COLUMNS
+from sightline.cpu.emit import ADDRESS, DOUBLE, INT, Pointer, Table, Value, bytes_of
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function, Variable
+    from sightline.cpu.kernel import Kernel
+
+
+@dataclass
+class Rows:
+    """One block of rows, as the kernel's code holds it."""
+
+    count: Value  # rows that exist
+    vectors: Value  # vectors that hold them
+    key_head: Value
+    sequence: Pointer  # its row in the table of sequences
+    begin: Value  # the keys that some row may see: begin ≤ j < end
+    end: Value
+    full_begin: Value  # the keys that all rows may see
+    full_end: Value
+
+
+def of_sequence(sequence: Pointer, column: str) -> Value:
+    """What the call's table says of this sequence."""
+    return (sequence + 8 * BATCH_COLUMNS.index(column)).load(INT, 8)
+
+
+def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
+    """Find out all about the rows of a work item, and fill the workspace's tables of what differs from row to row."""
+    batch, space, block = _place(k, f, a, item)
+    sequence = k.address(a, "batches") + batch * (8 * len(BATCH_COLUMNS))
+    total, queries = k.argument(f, a, "space_rows"), k.argument(f, a, "queries")
+    first = block * k.block_rows
+    count = (total - first).min(k.block_rows)
+    vectors = (count + (k.lanes - 1)) // k.lanes
+    table = _RowTables(k, f, a, w, sequence)
+    head = f.variable(space * k.argument(f, a, "space_heads") + first // queries)
+    query = f.variable(first % queries)
+    with f.loop(0, vectors * k.lanes, name="row") as r:
+        table.fill(r, head.value, query.value)
+        # The next row, of the next head after a head's last query; past the end the last row is repeated.
+        more = r + 1 < count
+        wrap = more & (query.value + 1 == queries)
+        head.value = wrap.where(head.value + 1, head.value)
+        query.value = wrap.where(0, more.where(query.value + 1, query.value))
+    begin, end, full_begin, full_end = (v.value for v in table.bounds)
+    key_head = space // k.argument(f, a, "spaces_per_kv_head")
+    return Rows(count, vectors, key_head, sequence, begin, end, full_begin, full_end)
+
+
+def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
+    """Work item → sequence, space, block. Blocks of one space follow each other (its keys stay in the cache), or
+    spaces of one block do (a mask they share does)."""
+    spaces, blocks = k.argument(f, a, "spaces"), k.argument(f, a, "blocks")
+    by_block = k.argument(f, a, "by_block") != 0
+    inner = by_block.where(spaces, blocks)
+    fast, slow = item % inner, (item // inner) % by_block.where(blocks, spaces)
+    block = by_block.where(slow, fast)
+    # The last block first: under a causal mask it is the longest, and the short ones fill the gaps at the end.
+    return item // (spaces * blocks), by_block.where(fast, slow), blocks - 1 - block
+
+
+class _RowTables:
+    """The workspace's tables with one entry per row, and the bounds over all rows."""
+
+    def __init__(self, k: Kernel, f: Function, a: Pointer, w: Pointer, sequence: Pointer) -> None:
+        self.k, self.f, self.a, self.w = k, f, a, w
+        self.key = k.key
+        self.operands = ["query", "out", *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
+        self.base = {
+            name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands
+        }  # fmt: skip
+        self.stride = {
+            name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row")) for name in self.operands
+        }
+        self.position, self.length = of_sequence(sequence, "position"), of_sequence(sequence, "length")
+        start = (f.value(0), self.length, f.value(0), self.length)
+        if k.key.banded:  # begin = min first, end = max end, full_begin = max first, full_end = min end
+            start = (self.length, f.value(0), f.value(0), self.length)
+        self.bounds: list[Variable] = [f.variable(value) for value in start]
+
+    def fill(self, r: Value, head: Value, query: Value) -> None:
+        """Row r of the block is this query of this head."""
+        for name in self.operands:
+            head_stride, row_stride = self.stride[name]
+            place = self.base[name] + (head * head_stride + query * row_stride)
+            (self.w + self.k.scratch.offset(f"{name}_rows") + r * 8).store(place.distance())
+        p = self.position + query
+        if self.key.banded:
+            self._interval(r, p)
+        if self.key.alibi:
+            self._number(r, "slope", self._of_head("slopes", head))
+            self._number(r, "position", p.to(self.k.compute))
+        if self.key.sinks:
+            self._number(r, "sink", self._of_head("sinks", head))
+
+    def _of_head(self, name: str, head: Value) -> Value:
+        return (self.k.address(self.a, name) + head * 8).load(DOUBLE).to(self.k.compute)
+
+    def _number(self, r: Value, part: str, value: Value) -> None:
+        (self.w + self.k.scratch.offset(part) + r * self.k.element_bytes).store(value)
+
+    def _interval(self, r: Value, p: Value) -> None:
+        """Keys first ≤ j < end: p − left ≤ j ≤ p + right, within the sequence."""
+        left, right = self.k.argument(self.f, self.a, "left"), self.k.argument(self.f, self.a, "right")
+        end = (p + right + 1).max(0).min(self.length)
+        first = (p - left).max(0).min(end)
+        for part, value in (("first", first), ("end", end)):
+            element = self.k.integers.element
+            (self.w + self.k.scratch.offset(part) + r * bytes_of(element)).store(value.to(element))
+        begin, stop, full_begin, full_end = self.bounds
+        begin.value, stop.value = begin.value.min(first), stop.value.max(end)
+        full_begin.value, full_end.value = full_begin.value.max(first), full_end.value.min(end)
+
+
+__all__ = ["ADDRESS", "Rows", "Table", "gather", "of_sequence"]

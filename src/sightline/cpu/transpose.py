@@ -1,0 +1,116 @@
+"""Between rows in memory and lanes in registers: query rows become lanes on the way in, and rows again on the way out.
+
+A block's rows are given as a table of addresses, so that rows of several heads can share a block.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import formats
+from sightline.cpu.emit import ADDRESS, INT, Table
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function, Pointer, Value
+    from sightline.cpu.kernel import Kernel
+
+
+def transposed(rows: list[Value]) -> list[Value]:
+    """n vectors of n lanes → the n vectors that hold their first lanes, second lanes, …: log2 n rounds of swaps."""
+    n, distance = len(rows), 1
+    while distance < n:
+        lower = [lane if not lane & distance else lane - distance + n for lane in range(n)]
+        upper = [lane + distance if not lane & distance else lane + n for lane in range(n)]
+        made = list(rows)
+        for i in range(n):
+            if not i & distance:
+                a, b = rows[i], rows[i + distance]
+                made[i], made[i + distance] = a.shuffled(b, lower), a.shuffled(b, upper)
+        rows, distance = made, distance * 2
+    return rows
+
+
+def rows_to_lanes(k: Kernel, dtype: str) -> Function:
+    """T[c, lane] = row_lane[c] for `columns` columns of every row of the block.
+
+    Parameters: table of row addresses, bytes to the first column, from column to column, columns, vectors of rows,
+    T, workspace.
+    """
+    name = f"rows_to_lanes.{dtype}"
+    with k.module.function(name, ADDRESS, INT, INT, INT, INT, ADDRESS, ADDRESS) as f:
+        table, corner, step, columns, vectors, target, workspace = f.arguments()
+        lanes, patch = k.lanes, k.scratch.table(workspace, "patch")
+        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
+            row = [(table + g * (lanes * 8) + r * 8).follow() + (corner + c * step) for r in range(lanes)]
+            whole = (step == formats.size(dtype)) & (c + lanes <= columns)
+            with f.either(whole) as (then, otherwise):
+                with then:
+                    for r in range(lanes):
+                        patch[r, 0] = formats.load(row[r], dtype, k.compute, lanes)
+                with otherwise:
+                    _patch_from_elements(k, f, dtype, table + g * (lanes * 8), corner + c * step, step, columns - c, patch)
+            place = Table(target + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
+            for i, column in enumerate(transposed([patch[r, 0] for r in range(lanes)])):
+                place[i] = column
+    return f
+
+
+def _patch_from_elements(
+    k: Kernel, f: Function, dtype: str, table: Pointer, corner: Value, step: Value, columns: Value, patch: Table
+) -> None:
+    """The careful way in: any stride, and the last columns of a row."""
+    with f.loop(0, k.lanes, name="row") as r, f.loop(0, columns.min(k.lanes), name="column") as i:
+        number = formats.load((table + r * 8).follow() + (corner + i * step), dtype, k.compute)
+        (patch.pointer(r, 0) + i * k.element_bytes).store(number)
+
+
+def lanes_to_rows(k: Kernel, dtype: str) -> Function:
+    """row_lane[c] = T[c, lane] · factor[lane], rounded to `dtype`.
+
+    Parameters: table of row addresses, bytes from column to column, columns, rows, T, factors, workspace.
+    """
+    name = f"lanes_to_rows.{dtype}"
+    with k.module.function(name, ADDRESS, INT, INT, INT, ADDRESS, ADDRESS, ADDRESS) as f:
+        table, step, columns, rows, source, factors, workspace = f.arguments()
+        lanes, size = k.lanes, formats.size(dtype)
+        patch = workspace + k.scratch.offset("patch")
+        with f.loop(0, rows, lanes, name="vector") as first, f.loop(0, columns, lanes, name="columns") as c:
+            g = first // lanes
+            factor = (factors + g * k.vector_bytes).load(k.vec)
+            column = Table(source + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
+            made = transposed([column[i] * factor for i in range(lanes)])
+            place = table + first * 8
+            whole = (step == size) & (c + lanes <= columns)
+            with f.either(whole) as (then, otherwise):
+                with then:
+                    for r in range(lanes):
+                        with f.when(first + r < rows):
+                            formats.store(made[r], (place + r * 8).follow() + c * size, dtype)
+                with otherwise:
+                    for r in range(lanes):
+                        formats.store(made[r], patch + r * (lanes * size), dtype)
+                    valid, count = (rows - first).min(lanes), (columns - c).min(lanes)
+                    with f.loop(0, valid, name="row") as r, f.loop(0, count, name="column") as i:
+                        number = (patch + r * (lanes * size) + i * size).load(formats.memory(dtype))
+                        ((place + r * 8).follow() + (c + i) * step).store(number)
+    return f
+
+
+def rows_to_rows(k: Kernel, dtype: str) -> Function:
+    """Copy `n` rows of keys or values, any stride, any dtype, into packed rows of the arithmetic's type.
+
+    Parameters: first row, bytes from row to row, bytes from column to column, n, columns, target.
+    """
+    with k.module.function(f"rows_to_rows.{dtype}", ADDRESS, INT, INT, INT, INT, ADDRESS) as f:
+        source, row, step, n, columns, target = f.arguments()
+        lanes, size = k.lanes, formats.size(dtype)
+        with f.loop(0, n, name="row") as j:
+            start, made = source + j * row, target + j * columns * k.element_bytes
+            whole = (step == size).where(columns - columns % lanes, 0)
+            with f.loop(0, whole, lanes, name="columns") as c:
+                (made + c * k.element_bytes).store(formats.load(start + c * size, dtype, k.compute, lanes))
+            with f.loop(whole, columns, name="column") as c:
+                (made + c * k.element_bytes).store(formats.load(start + c * step, dtype, k.compute))
+    return f
+
+
