@@ -12,6 +12,8 @@ import functools
 import os
 from dataclasses import dataclass
 
+import llvmlite.binding as llvm
+
 VARIABLE = "SIGHTLINE_ISA"
 
 
@@ -95,8 +97,6 @@ class _Host:
 
 @functools.cache
 def _host() -> _Host:
-    import llvmlite.binding as llvm
-
     triple = llvm.get_process_triple()
     machine = triple.split("-")[0]
     try:

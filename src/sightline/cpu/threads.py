@@ -1,8 +1,8 @@
 """The pool: one call's work, shared by the calling thread and helper threads that sleep between calls.
 
 A helper is handed a share and woken; it takes slices of the work until none is left. A share that no helper
-has begun is taken back when the caller is done: a call never waits for a thread that is slow to wake, and a call
-that finds every helper busy (nested calls, many callers at once) simply does its work alone.
+has begun is taken back when the caller is done: no call waits for a thread that is slow to wake, and one
+finding every helper busy (nested calls, many callers at once) does its work alone.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def _cores(cpus: set[int], system: Path = Path("/sys/devices/system/cpu")) -> in
 
 
 def _limit(folder: Path) -> float:
-    """CPUs' worth of time that one control group grants: cgroup v2's cpu.max, v1's cfs files; inf: no limit."""
+    """CPUs' worth of time that one control group grants (cgroup v2's cpu.max, v1's cfs files), or inf."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
