@@ -61,7 +61,7 @@ FRAMEWORKS = (
 
 
 def module_of(path: Path) -> str:
-    """A file's name: "cpu.emit" for PACKAGE/cpu/emit.py, "cpu" for PACKAGE/cpu/__init__.py, "__init__" for the front."""
+    """The name of a file below sightline: "cpu.emit", "cpu" for cpu/__init__.py, "__init__" for the front."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
