@@ -166,6 +166,13 @@ def test_a_window_that_bounds_nothing_is_no_window(window: tuple[int | None, int
     assert problem(window=window).window is None
 
 
+@pytest.mark.parametrize(
+    "options", [{"causal": True}, {"window": (3, None)}, {"causal": True, "key_lengths": 7}]
+)
+def test_as_many_queries_as_keys_start_together(options: dict[str, Any]) -> None:
+    assert problem(query=spec(2, 8, 32, 64), **options).query_offset == 0
+
+
 def test_offsets_and_lengths_may_come_later_for_each_sequence() -> None:
     p = problem(causal=True, query_offset=spec(2, dtype="int64"), key_lengths=spec(1, dtype="int32"))
     assert p.query_offset is None
@@ -199,6 +206,7 @@ def test_sequence_ints_are_one_int64_for_each_sequence(values: object, name: str
     ints = sequence_ints(values, name, problem())
     assert ints.dtype == np.int64
     assert ints.tolist() == [3, 3]
+    assert ints.flags.c_contiguous
 
 
 def test_sequence_ints_reach_from_end_to_end() -> None:

@@ -86,13 +86,19 @@ def tiles(
     Returns:
         Tile values, (⌈Lq / rows⌉, ⌈Lk / keys⌉).
     """
-    if key_length is None:
-        key_length = int(end.max(initial=0)) if mask is None else mask.shape[1]
+    key_length = _width(end, mask, key_length)
     if mask is None:
         touched, covered = _tiles_of_intervals(first, end, rows, keys, key_length)
     else:
-        touched, covered = _tiles_of_mask(first, end, rows, keys, mask[:, :key_length])
+        touched, covered = _tiles_of_mask(first, end, rows, keys, mask)
     return np.where(covered, Tile.FULL, np.where(touched, Tile.PARTIAL, Tile.EMPTY)).astype(np.uint8)
+
+
+def _width(end: Ints, mask: Bools | None, key_length: int | None) -> int:
+    """Lk: as said, or else the mask's width, or else the largest end."""
+    if key_length is not None:
+        return key_length
+    return int(end.max(initial=0)) if mask is None else mask.shape[1]
 
 
 def _tiles_of_intervals(first: Ints, end: Ints, rows: int, keys: int, key_length: int) -> tuple[Bools, Bools]:
@@ -119,8 +125,6 @@ def _tiles_of_mask(first: Ints, end: Ints, rows: int, keys: int, mask: Bools) ->
     edges = np.arange(0, key_length, keys)
     touched = np.zeros((-(-queries // rows), len(edges)), dtype=np.bool_)
     covered = np.zeros_like(touched)
-    if key_length == 0:
-        return touched, covered
     for block, i in enumerate(range(0, queries, rows)):
         own = slice(i, i + rows)
         seen = visible(first[own], end[own], key_length, mask[own])
@@ -143,8 +147,7 @@ def draw(
     Up to 32 queries and keys every pair is a character. Larger cases are drawn by square tiles, or by blocks
     of `rows` × `keys` where those are given (a plan's, for instance), and a last line tells their size.
     """
-    if key_length is None:
-        key_length = int(end.max(initial=0)) if mask is None else mask.shape[1]
+    key_length = _width(end, mask, key_length)
     if len(first) == 0 or key_length == 0:
         return f"({len(first)} queries, {key_length} keys: nothing to draw)"
     side = 1

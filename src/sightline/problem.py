@@ -179,6 +179,8 @@ class Problem:
 def sequence_ints(values: object, name: str, problem: Problem) -> NDArray[np.int64]:
     """`query_offset` or `key_lengths` as one int64 for each sequence, shape `problem.batch`.
 
+    The result is a new C-contiguous array, so that kernels may read it in place.
+
     Args:
         values: an int, or ints that broadcast to the batch: a list, or an array that NumPy reads.
         name: "query_offset" or "key_lengths".
@@ -203,7 +205,7 @@ def sequence_ints(values: object, name: str, problem: Problem) -> NDArray[np.int
     for extreme in (ints.argmin(), ints.argmax()) if ints.size else ():
         index = np.unravel_index(extreme, ints.shape)
         check(ints[index], f"{name}[{', '.join(map(str, index))}]" if index else name)
-    return np.broadcast_to(ints.astype(np.int64), problem.batch)
+    return np.broadcast_to(ints, problem.batch).astype(np.int64, order="C")
 
 
 def _query_offset(value: object, batch: Shape) -> int | None:
