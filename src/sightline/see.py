@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 class Received:
     """How to sum up the attention that each key received."""
 
-    queries: slice = slice(None)
-    """The queries that count, as in `slice(-64, None)` for the last 64."""
+    queries: slice | None = None
+    """The queries that count, as in `slice(-64, None)` for the last 64; None for all."""
     reduce: Literal["sum", "max"] = "sum"
     """Whether to take the sum of their weights, or the largest."""
 
