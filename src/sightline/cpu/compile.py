@@ -43,7 +43,7 @@ def _sources() -> str:
 _SOURCES = _sources()
 
 _lock = threading.RLock()
-_addresses: dict[tuple[str, Hashable, Isa], int] = {}
+_addresses: dict[tuple[str, str, Isa], int] = {}
 _serial = itertools.count()
 
 # A fork while another thread compiles would leave LLVM half-way in the child: let the compilation end first.
@@ -117,13 +117,13 @@ def _link(name: str, code: bytes, isa: Isa) -> int:
     return int(tracker[name])
 
 
-def _disk_key(name: str, key: Hashable, isa: Isa) -> str:
-    """Everything the machine code depends on."""
+def _disk_key(name: str, key: str, isa: Isa) -> str:
+    """A file name that changes with everything the machine code depends on."""
     tools = (_FORMAT, _SOURCES, llvmlite.__version__, llvm.llvm_version_info)
     return cache.digest(tools, isa, name, key)
 
 
-def _compiled(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
+def _compiled(name: str, key: str, isa: Isa, build: Callable[[], str]) -> int:
     if not _SOURCES:  # without the sources two versions of the generator cannot be told apart on disk
         return _link(name, object_code(build(), isa), isa)
     disk_key = _disk_key(name, key, isa)
@@ -139,13 +139,14 @@ def _compiled(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> i
 def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
     """The address of the function `name` in the module whose IR `build()` returns.
 
-    `name`, `key` (by its repr) and `isa` must determine the IR: `build` is called only when no cache has it.
+    `name`, `repr(key)` and `isa` must determine the IR: `build` is called only when no cache has it.
     """
-    entry = (name, key, isa)
+    words = repr(key)  # not the key itself: 1, 1.0 and True, or 0.0 and -0.0, are equal as dictionary keys
+    entry = (name, words, isa)
     address = _addresses.get(entry)
     if address is None:
         with _lock:
             address = _addresses.get(entry)
             if address is None:
-                address = _addresses[entry] = _compiled(name, key, isa, build)
+                address = _addresses[entry] = _compiled(name, words, isa, build)
     return address
