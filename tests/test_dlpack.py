@@ -128,8 +128,13 @@ class Wrapped:
     ids=lambda x: f"{x.dtype}-{x.shape}",
 )
 def test_numpys_own_exporter(x: Any) -> None:
+    if not x.flags.writeable and np.lib.NumpyVersion(np.__version__) < "2.1.0":
+        pytest.skip("this NumPy lends no read-only memory")
     seen = arrays.view(Wrapped(x), "key")
-    assert seen.spec == arrays.view(x, "key").spec
+    assert (seen.spec.shape, seen.spec.dtype) == (x.shape, x.dtype.name)
+    assert (
+        x.size == 0 or seen.spec.strides == x.strides
+    )  # those of an empty array differ between NumPy's versions
     assert seen.address == arrays.view(x, "key").address
     assert seen.writable == x.flags.writeable
     np.testing.assert_array_equal(arrays.to_numpy(seen), x)

@@ -96,16 +96,19 @@ def empty(_like: Array, shape: tuple[int, ...], dtype: str) -> Array:
 
 
 class _Look:
-    """What NumPy needs to see a View as an array; the array keeps it, and it keeps the owner."""
+    """What NumPy needs to see a View as an array of raw bytes; the array keeps it, and it keeps the owner.
+
+    Raw bytes, because types from outside NumPy (bfloat16) have no type string of their own.
+    """
 
     __slots__ = ("__array_interface__", "owner")
 
-    def __init__(self, seen: View, typestr: str) -> None:
+    def __init__(self, seen: View, itemsize: int) -> None:
         self.__array_interface__ = {
             "version": 3,
             "shape": seen.spec.shape,
             "strides": seen.spec.strides,
-            "typestr": typestr,
+            "typestr": f"|V{itemsize}",
             "data": (seen.address, not seen.writable),
         }
         self.owner = seen.owner
@@ -114,6 +117,4 @@ class _Look:
 def to_numpy(seen: View) -> Array:
     """The memory of a View as a NumPy array, without a copy."""
     dtype = dtype_named(seen.spec.dtype)
-    # Types from outside NumPy (bfloat16) have no type string of their own: bytes of their size, then renamed.
-    typestr = dtype.str if dtype.kind in "biufc" else f"|V{dtype.itemsize}"
-    return np.asarray(_Look(seen, typestr)).view(dtype)
+    return np.asarray(_Look(seen, dtype.itemsize)).view(dtype)
