@@ -1,3 +1,17 @@
 """Sightline: exact scaled dot-product attention on the CPU, at the speed of kernels generated for the very call."""
 
+from sightline.attention import attention
+from sightline.cpu.threads import get_num_threads, set_num_threads
+from sightline.see import Received, See, Seen
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Received",
+    "See",
+    "Seen",
+    "__version__",
+    "attention",
+    "get_num_threads",
+    "set_num_threads",
+]

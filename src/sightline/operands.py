@@ -69,12 +69,12 @@ def check_ranks(trio: Trio, layout: str) -> int:
 
 def canonical(trio: Trio, layout: str) -> Trio:
     """The three as (*batch, heads, length, dim) with one batch, or an error naming sizes that disagree."""
-    forms = Trio(*(_heads_first(spec, layout) for spec in trio))
+    forms = Trio(*(heads_first(spec, layout) for spec in trio))
     misfit = _misfit(forms)
     if misfit is not None:
         came, expected, hint = misfit
         other = "BHLD" if layout == "BLHD" else "BLHD"
-        if len(trio.query.shape) > 2 and _misfit(Trio(*(_heads_first(spec, other) for spec in trio))) is None:
+        if len(trio.query.shape) > 2 and _misfit(Trio(*(heads_first(spec, other) for spec in trio))) is None:
             order = "length, heads, dim" if other == "BLHD" else "heads, length, dim"
             hint = f'layout="{other}" if the axes are (…, {order}), or {hint}'
         raise ValueError(
@@ -89,7 +89,7 @@ def _shapes(trio: Trio) -> str:
     return ", ".join(str(spec.shape) for spec in trio)
 
 
-def _heads_first(spec: Spec, layout: str) -> Spec:
+def heads_first(spec: Spec, layout: str) -> Spec:
     """(…, heads, length, dim) through strides; (length, dim) is one head."""
     shape, strides = spec.shape, spec.strides
     if len(shape) == 2:

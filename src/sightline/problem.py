@@ -208,6 +208,14 @@ def sequence_ints(values: object, name: str, problem: Problem) -> NDArray[np.int
     return np.broadcast_to(ints, problem.batch).astype(np.int64, order="C")
 
 
+def int_or_spec(values: object) -> object:
+    """`query_offset` or `key_lengths` as `Problem.of` takes it: an int, or the form of an array of them."""
+    if isinstance(values, list | tuple) or hasattr(values, "__array__"):
+        ints = np.asarray(values)
+        return Spec(ints.shape, ints.strides, ints.dtype.name)
+    return values
+
+
 def _query_offset(value: object, batch: Shape) -> int | None:
     """The int, or None for one int for each sequence; 0 unless said."""
     if isinstance(value, Spec):

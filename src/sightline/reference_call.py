@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.arrays import to_numpy, view
-from sightline.problem import Problem, sequence_ints
+from sightline.problem import Problem, int_or_spec, sequence_ints
 
 Array: TypeAlias = NDArray[Any]
 Float: TypeAlias = NDArray[np.float64]
@@ -90,13 +90,6 @@ def read(
         score_mod=score_mod,
         shapes={name: x.shape for name, x in arrays.items()},
     )
-
-
-def int_or_spec(values: object) -> object:
-    """`query_offset` or `key_lengths` as a Problem takes it: an int, or the form of an array of them."""
-    if isinstance(values, list | tuple) or hasattr(values, "__array__"):
-        return view(np.asarray(values), "values").spec
-    return values
 
 
 def heads_first(x: Array, problem: Problem) -> Array:

@@ -28,8 +28,8 @@ from sightline.cpu.rows import gather, of_sequence
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function, Pointer, Value
     from sightline.cpu.isa import Isa
-    from sightline.cpu.kernel import KernelKey
     from sightline.cpu.rows import Rows
+    from sightline.plan import KernelKey
 
 ENTRY = "attend"
 # In the careful pass values shrink by this, so that a sum of large ones does not overflow before it is divided.

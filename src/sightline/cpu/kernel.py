@@ -7,43 +7,15 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.arguments import SLOT
-from sightline.cpu.emit import DOUBLE, FLOAT, I32, INT, Module, Pointer, Table, bytes_of, vector
+from sightline.cpu.emit import DOUBLE, I32, INT, Module, Pointer, Table, bytes_of, vector
+from sightline.plan import ROW_BYTES
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function, Value
     from sightline.cpu.isa import Isa
+    from sightline.plan import KernelKey
 
-ROW_BYTES = 256  # one key's scores against all queries of a block: 64 float32 or 32 float64
 MASK_WORD = 32  # keys per word of a packed mask
-
-
-@dataclass(frozen=True, slots=True)
-class KernelKey:
-    """Everything the machine code depends on; the same key, the same code."""
-
-    dtype: str
-    dim: int
-    value_dim: int
-    tile_keys: int  # keys per tile
-    stage_key: bool = False  # keys are copied to float32 rows first: half precision, or strided elements
-    stage_value: bool = False
-    banded: bool = False  # causal or window: each query row has its own interval of keys
-    mask: bool = False
-    bias: str | None = None  # its dtype
-    scaled: bool = False  # the scale is applied to the score itself (what follows needs it), not to the exponent
-    softcap: bool = False
-    alibi: bool = False
-    sinks: bool = False
-
-    @property
-    def modified(self) -> bool:
-        """Every score passes through scale, softcap, bias or ALiBi before the softmax."""
-        return self.scaled or self.softcap or self.alibi or self.bias is not None
-
-    @property
-    def selective(self) -> bool:
-        """Some tiles hold keys that only some of their rows may see."""
-        return self.banded or self.mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +43,7 @@ class Kernel:
         self.vec = vector(self.compute, self.lanes)
         self.integers = vector(INT if self.compute == DOUBLE else I32, self.lanes)
         self.vector_bytes, self.row_bytes = isa.vector_bytes, ROW_BYTES
-        self.block_rows = ROW_BYTES // self.element_bytes
+        self.block_rows = key.block_rows
         self.tile = _REGISTER_TILES[isa.registers]
         self.scratch = Scratch(self)
 
@@ -144,5 +116,3 @@ class Scratch:
             return Table(at, k.integers, k.vector_bytes, align=k.vector_bytes)
         return Table(at, k.vec, k.vector_bytes, align=k.vector_bytes)
 
-
-__all__ = ["FLOAT", "ROW_BYTES", "Kernel", "KernelKey", "RegisterTile", "Scratch"]

@@ -1,0 +1,150 @@
+"""The door: arrays in → Problem → Plan → kernel → arrays out.
+
+Everything that shapes, strides, dtypes and options decide is prepared once and looked up by their signature; a
+repeated call only fills in addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sightline import arrays
+from sightline.cpu import isa
+from sightline.cpu.run import Prepared
+from sightline.plan import plan
+from sightline.problem import Problem, int_or_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from sightline.see import See
+
+OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
+OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
+
+_prepared: dict[Hashable, Prepared] = {}
+MOST_PREPARED = 1024
+
+
+def attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    *,
+    mask: Any = None,
+    bias: Any = None,
+    causal: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    query_offset: int | Any = None,
+    key_lengths: int | Any = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    alibi_slopes: Any = None,
+    score_mod: Callable[..., Any] | None = None,
+    layout: str = "BHLD",
+    precision: str = "highest",
+    see: See | Sequence[str] | None = None,
+    out: Any = None,
+) -> Any:
+    """softmax(query · keyᵀ · scale) · value, exactly as docs/semantics.md defines it.
+
+    B sequences, Hq query heads, Hkv key heads, Lq queries, Lk keys, head sizes D and Dv. Query head h reads key
+    head h // (Hq / Hkv). Arrays may be NumPy's, PyTorch CPU tensors, or anything that exports DLPack or a
+    buffer; strides are free, nothing is copied or changed.
+
+    Args:
+        query: (…, Hq, Lq, D), or (L, D) for one head; float64, float32, float16 or bfloat16.
+        key: (…, Hkv, Lk, D), same dtype.
+        value: (…, Hkv, Lk, Dv), same dtype.
+        mask: boolean, broadcasts to (…, Hq, Lq, Lk); True = the query may attend to the key.
+        bias: floating, broadcasts to (…, Hq, Lq, Lk); added to the scores after scale and softcap.
+        causal: a query at position p sees keys j ≤ p. Positions count from `query_offset`.
+        window: (left, right): a query at p sees keys p − left ≤ j ≤ p + right, None = unbounded.
+        query_offset: position of the first query, in keys: an int, or one for each sequence. Default 0; must be
+            given when causal or window is used and Lq ≠ Lk.
+        key_lengths: keys that exist, an int or one for each sequence; keys at and after it are never read.
+        scale: multiplies q · k. Default 1/√D.
+        softcap: scores become softcap · tanh(score / softcap), after scale, before bias.
+        sinks: (Hq,) logits that take part in the softmax's denominator only.
+        alibi_slopes: (Hq,); slope · |p − j| is subtracted from the score.
+        score_mod: not yet: a function of the score comes in a later version.
+        layout: "BHLD", or "BLHD" for arrays (…, L, H, D).
+        precision: "highest", "high" or "default": how much a float32 product may be rounded. Everything runs at
+            "highest" so far.
+        see: not yet: statistics of the weights come in a later version.
+        out: an array to write to, of the output's shape and dtype, sharing no memory with the inputs.
+
+    Returns:
+        (…, Hq, Lq, Dv) in the query's dtype, layout and kind of array (`out` if given). A query that may see no
+        key gets zeros.
+
+    Raises:
+        TypeError, ValueError: what came, what was expected, and what to try.
+        NotImplementedError: score_mod or see.
+
+    Example:
+        >>> import numpy as np, sightline
+        >>> rng = np.random.default_rng(0)
+        >>> q, k, v = rng.standard_normal((3, 2, 12, 100, 64), dtype=np.float32)
+        >>> sightline.attention(q, k, v, causal=True).shape
+        (2, 12, 100, 64)
+
+    Source: Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762
+    """
+    _not_yet(score_mod=score_mod, see=see)
+    operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
+    options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
+    prepared = _lookup(operands, options)
+    if prepared is None:
+        operands = tuple(
+            None if x is None else arrays.settle(x, name) for name, x in zip(OPERANDS, operands, strict=True)
+        )
+        prepared = _prepare(operands, options)
+    result = arrays.empty_like(query, prepared.output_shape, prepared.dtype) if out is None else out
+    prepared.run((*operands[:-1], result), query_offset, key_lengths)
+    return arrays.give_back(query, result) if out is None else out
+
+
+def _not_yet(**asked: Any) -> None:
+    for name, value in asked.items():
+        if value is not None:
+            raise NotImplementedError(f"{name}= is not there yet; it comes in a later version of sightline.")
+
+
+def _signature(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Hashable:
+    """All that a prepared call depends on. Values per sequence are read at every call: that they are given counts."""
+    causal, window, offset, lengths, *rest = options
+    return (
+        isa.chosen(),
+        *[None if x is None else arrays.signature(x) for x in operands],
+        *(causal, window, *rest),
+        offset if offset is None or isinstance(offset, int) else "given",
+        lengths if lengths is None or isinstance(lengths, int) else "given",
+    )
+
+
+def _lookup(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Prepared | None:
+    """What an earlier call of the same signature prepared."""
+    try:
+        return _prepared.get(_signature(operands, options))
+    except (arrays.NoSignatureError, TypeError):  # what is wrong, if anything is, the slow path says
+        return None
+
+
+def _prepare(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Prepared:
+    """The slow path: look at everything, raise every error, plan, get the kernel."""
+    views = {name: arrays.view(x, name) for name, x in zip(OPERANDS, operands, strict=True) if x is not None}
+    named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
+    for name in ("query_offset", "key_lengths"):
+        named[name] = int_or_spec(named[name])
+    if "out" in views and not views["out"].writable:
+        raise ValueError("out is read-only; expected an array to write to; try a fresh one, or leave out=None.")
+    problem = Problem.of(**{name: seen.spec for name, seen in views.items()}, **named)
+    prepared = Prepared(plan(problem, isa.chosen()), views["out"].spec if "out" in views else None)
+    with contextlib.suppress(TypeError, arrays.NoSignatureError):  # e.g. a window given as a list
+        if len(_prepared) >= MOST_PREPARED:
+            _prepared.clear()
+        _prepared[_signature(operands, options)] = prepared
+    return prepared

@@ -1,0 +1,201 @@
+"""From a plan to a running kernel: the arguments it reads, filled in once per signature and once per call."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline import arrays, operands
+from sightline.cpu import compile as compiler
+from sightline.cpu import forward, threads
+from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits
+from sightline.cpu.kernel import Kernel
+from sightline.cpu.vmath import LOG2_E
+from sightline.problem import sequence_ints
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sightline.arrays import Spec
+    from sightline.plan import Plan
+
+UNBOUNDED = 2**40  # further than any position
+_CANCELLED = 2**62  # an item number no call reaches
+_NAMES = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
+_ADDRESS_SLOTS = tuple(SLOT[name] for name in ("query", "key", "value", "mask", "bias"))
+_OUT, _SINKS, _SLOPES = 7, 5, 6
+
+_thread = threading.local()
+
+
+def _workspace(size: int) -> int:
+    """The address of this thread's working memory, aligned to 64 bytes; it only grows."""
+    if getattr(_thread, "size", 0) < size:
+        _thread.memory = np.zeros(size + 64, np.uint8)
+        _thread.address = -(-_thread.memory.ctypes.data // 64) * 64
+        _thread.size = size
+    return int(_thread.address)
+
+
+class Prepared:
+    """A call ready to run on any arrays of its signature."""
+
+    def __init__(self, plan: Plan, out: Spec | None) -> None:
+        p = plan.problem
+        self.plan, self.output_shape, self.dtype = plan, p.output_shape, p.dtype
+        self._items = plan.items
+        self._threads = plan.threads(threads.MOST)
+        key, isa = plan.kernel, plan.isa
+        address = compiler.load(forward.ENTRY, key, isa, lambda: forward.generate(key, isa))
+        self._kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
+        self._workspace_bytes = Kernel(key, isa).scratch.bytes
+        specs = _specs(plan, out)
+        self._template = _template(plan, specs)
+        self._batches = _batches(plan, specs)
+        self._out_checked = out is None
+        self._specs = specs
+
+    def run(self, given: tuple[Any, ...], query_offset: object, key_lengths: object) -> None:
+        """Write softmax(Q·Kᵀ)·V into the last of the operands, on as many threads as are allowed and worth it."""
+        block = Block.from_buffer_copy(self._template)
+        for slot, x in zip(_ADDRESS_SLOTS, given, strict=False):
+            if x is not None:
+                block[slot] = arrays.address(x)
+        block[SLOT["out"]] = arrays.address(given[_OUT])
+        keep: list[object] = [given]
+        for name, index in (("sinks", _SINKS), ("slopes", _SLOPES)):
+            if given[index] is not None:
+                numbers = _as_float64(given[index], name)
+                keep.append(numbers)
+                block[SLOT[name]] = numbers.ctypes.data
+        batches = self._with_values(query_offset, key_lengths)
+        block[SLOT["batches"]] = batches.ctypes.data
+        keep.append(batches)
+        if not self._out_checked:
+            self._refuse_overlap(given)
+        if self._items:
+            work = _Work(self._kernel, block, self._workspace_bytes, keep)
+            threads.run(work, min(self._threads, threads.get_num_threads()))
+
+    def _with_values(self, query_offset: object, key_lengths: object) -> NDArray[np.int64]:
+        """The table of sequences, with what this call says of each."""
+        problem = self.plan.problem
+        given = {"query_offset": query_offset, "key_lengths": key_lengths}
+        if all(value is None or isinstance(value, int) for value in given.values()):
+            return self._batches
+        batches = self._batches.copy()
+        for name, value in given.items():
+            if value is not None:
+                batches[:, _COLUMN[name]] = sequence_ints(value, name, problem).reshape(-1)
+        return batches
+
+    def _refuse_overlap(self, given: tuple[Any, ...]) -> None:
+        """A kernel that writes where it still has to read would give wrong numbers."""
+        start, end = _extent(arrays.address(given[_OUT]), self._specs["out"])
+        for name, x in zip(_NAMES[:_SINKS], given, strict=False):
+            if x is not None:
+                first, last = _extent(arrays.address(x), self._specs[name])
+                if start < last and first < end:
+                    raise ValueError(
+                        f"out shares memory with {name}; expected memory of its own; "
+                        f"try out=np.empty_like(...), or leave out=None."
+                    )
+
+
+_COLUMN = {
+    "query_offset": BATCH_COLUMNS.index("position"),
+    "key_lengths": BATCH_COLUMNS.index("length"),
+}
+
+
+class _Work:
+    """One call, as the threads that share it see it."""
+
+    __slots__ = ("_address", "_block", "_bytes", "_keep", "_kernel")
+
+    def __init__(self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: list[object]) -> None:
+        self._kernel, self._block, self._bytes, self._keep = kernel, block, workspace, keep
+        self._address = ctypes.addressof(block)
+
+    def __call__(self) -> bool:
+        """A slice of the items."""
+        return bool(self._kernel(self._address, _workspace(self._bytes)))
+
+    def cancel(self) -> None:
+        """No further item is taken."""
+        self._block[SLOT["next_item"]] = _CANCELLED
+
+
+def _as_float64(x: object, name: str) -> NDArray[np.float64]:
+    return np.ascontiguousarray(arrays.to_numpy(arrays.view(x, name)), dtype=np.float64)
+
+
+def _specs(plan: Plan, out: Spec | None) -> dict[str, Spec]:
+    """Each operand as (*batch, heads, length, …); without `out`, the new contiguous array the door makes."""
+    p = plan.problem
+    if out is None:
+        size, strides = np.dtype(np.float32).itemsize, []
+        size = {"float64": 8, "float32": 4}.get(p.dtype, 2)
+        for length in reversed(p.output_shape):
+            strides.append(size)
+            size *= max(length, 1)
+        out = arrays.Spec(p.output_shape, tuple(reversed(strides)), p.dtype)
+    specs = {"query": p.query, "key": p.key, "value": p.value, "out": operands.heads_first(out, p.layout)}
+    specs.update({name: spec for name, spec in (("mask", p.mask), ("bias", p.bias)) if spec is not None})
+    return specs
+
+
+def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
+    """The kernel's arguments but for addresses."""
+    p = plan.problem
+    left, right = (UNBOUNDED if bound is None else bound for bound in p.band)
+    values = {
+        "items": plan.items,
+        "slice_items": plan.slice_items,
+        "spaces": plan.spaces,
+        "space_rows": plan.space_rows,
+        "space_heads": p.group if plan.folded else 1,
+        "spaces_per_kv_head": 1 if plan.folded else p.group,
+        "blocks": plan.blocks,
+        "by_block": int(plan.by_block),
+        "queries": p.queries,
+        "keys": p.keys,
+        "left": left,
+        "right": right,
+        "scale": float_bits(p.scale),
+        "exponent": float_bits(LOG2_E if plan.kernel.scaled else LOG2_E * p.scale),
+        "softcap": float_bits(p.softcap or 0.0),
+    }
+    for name, spec in specs.items():
+        for part, stride in zip(("head", "row", "step"), spec.strides[-3:], strict=True):
+            values[f"{name}_{part}"] = stride
+    block = Block()
+    for name, value in values.items():
+        block[SLOT[name]] = value
+    return block
+
+
+def _batches(plan: Plan, specs: dict[str, Spec]) -> NDArray[np.int64]:
+    """One row per sequence: where its part of each operand begins, in bytes; its first position; its keys."""
+    p = plan.problem
+    table = np.zeros((math.prod(p.batch), len(BATCH_COLUMNS)), np.int64)
+    index = np.indices(p.batch).reshape(len(p.batch), -1) if p.batch else np.zeros((0, 1), np.int64)
+    for name, spec in specs.items():
+        strides = np.array(spec.strides[:-3], np.int64)
+        table[:, BATCH_COLUMNS.index(name)] = strides @ index
+    table[:, _COLUMN["query_offset"]] = p.query_offset or 0
+    table[:, _COLUMN["key_lengths"]] = p.keys
+    return table
+
+
+def _extent(address: int, spec: Spec) -> tuple[int, int]:
+    """The bytes an array lies in, from first to one past last."""
+    if 0 in spec.shape:
+        return address, address
+    reach = [(n - 1) * stride for n, stride in zip(spec.shape, spec.strides, strict=True)]
+    size = {"float64": 8, "float32": 4, "bool": 1}.get(spec.dtype, 2)
+    return address + sum(min(r, 0) for r in reach), address + sum(max(r, 0) for r in reach) + size

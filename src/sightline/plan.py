@@ -1,0 +1,214 @@
+"""How a problem will be computed: which kernel, in which blocks, tiles and work items. Pure, and printable.
+
+A *space* is a run of query rows that share one key head: one head's queries, or, when a group of heads shares a
+key head and each has few queries, the whole group's. A work item is one block of rows of one space.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sightline import masks
+
+if TYPE_CHECKING:
+    from sightline.arrays import Spec
+    from sightline.cpu.isa import Isa
+    from sightline.problem import Problem
+
+ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
+SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
+THREAD_FLOPS = 4e6  # a thread with less to do than this costs more to wake than it helps
+SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelKey:
+    """Everything the machine code depends on, besides the instruction set: the same key, the same code."""
+
+    dtype: str
+    dim: int
+    value_dim: int
+    tile_keys: int
+    """keys per tile"""
+    stage_key: bool = False
+    """keys are copied into rows of the arithmetic's type first: half precision, or strided elements"""
+    stage_value: bool = False
+    banded: bool = False
+    """causal or window: each query row has its own interval of keys"""
+    mask: bool = False
+    bias: str | None = None
+    """its dtype"""
+    scaled: bool = False
+    """the scale is applied to the score itself, because what follows needs it, and not to the exponent"""
+    softcap: bool = False
+    alibi: bool = False
+    sinks: bool = False
+
+    @property
+    def element_bytes(self) -> int:
+        """Size of the arithmetic's numbers: float64 for float64, else float32."""
+        return 8 if self.dtype == "float64" else 4
+
+    @property
+    def block_rows(self) -> int:
+        """Query rows of a block."""
+        return ROW_BYTES // self.element_bytes
+
+    @property
+    def modified(self) -> bool:
+        """Every score passes through scale, softcap, bias or ALiBi before the softmax."""
+        return self.scaled or self.softcap or self.alibi or self.bias is not None
+
+    @property
+    def selective(self) -> bool:
+        """Some tiles hold keys that only some of their rows may see."""
+        return self.banded or self.mask
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One problem on one instruction set."""
+
+    problem: Problem
+    isa: Isa
+    kernel: KernelKey
+    folded: bool
+    """the heads of a group are rows of one space"""
+    by_block: bool
+    """consecutive items are the same block of different spaces, for the mask they share, not the keys"""
+
+    @property
+    def block_rows(self) -> int:
+        """Query rows of a block."""
+        return self.kernel.block_rows
+
+    @property
+    def tile_keys(self) -> int:
+        """Keys of a tile."""
+        return self.kernel.tile_keys
+
+    @property
+    def sequences(self) -> int:
+        """How many there are in the batch."""
+        return math.prod(self.problem.batch)
+
+    @property
+    def spaces(self) -> int:
+        """Spaces of one sequence."""
+        return self.problem.kv_heads if self.folded else self.problem.heads
+
+    @property
+    def space_rows(self) -> int:
+        """Query rows of a space."""
+        return self.problem.queries * (self.problem.group if self.folded else 1)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a space."""
+        return -(-self.space_rows // self.block_rows)
+
+    @property
+    def items(self) -> int:
+        """Work items of the call."""
+        return self.sequences * self.spaces * self.blocks
+
+    @property
+    def dense_flops(self) -> float:
+        """Floating-point operations were every key visible: 2·(D + Dv) for each score."""
+        p = self.problem
+        return 2.0 * self.sequences * p.heads * p.queries * p.keys * (p.dim + p.value_dim)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the visible tiles, as far as causality and window tell."""
+        return self.dense_flops * self.visible_fraction
+
+    @property
+    def visible_fraction(self) -> float:
+        """Share of tiles that some row may see, as far as causality and window tell before the call is made."""
+        p = self.problem
+        if not p.queries or not p.keys:
+            return 0.0
+        if not self.kernel.banded:
+            return 1.0
+        positions = (p.query_offset or 0) + np.arange(p.queries)
+        first, end = masks.intervals(p.band, positions, p.keys)
+        kinds = masks.tiles(first, end, self.block_rows, self.tile_keys, key_length=p.keys)
+        return float((kinds != masks.Tile.EMPTY).mean())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of query, key, value and output, each once: what must move at least."""
+        p = self.problem
+        numbers = p.heads * p.queries * (p.dim + p.value_dim) + p.kv_heads * p.keys * (p.dim + p.value_dim)
+        return self.sequences * numbers * SIZES[p.dtype]
+
+    @property
+    def slice_items(self) -> int:
+        """Items a thread takes before it returns to Python."""
+        return max(1, int(SLICE_FLOPS * self.items / max(self.dense_flops, 1.0)))
+
+    def threads(self, most: int) -> int:
+        """Threads worth using, of at most `most`."""
+        return max(1, min(most, self.items, int(self.dense_flops / THREAD_FLOPS)))
+
+    def __str__(self) -> str:
+        """What runs, on three lines."""
+        p, k = self.problem, self.kernel
+        steps = [name for name in ("scaled", "softcap", "bias", "alibi", "sinks", "mask") if getattr(k, name)]
+        steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
+        rows = "the group's heads folded into rows" if self.folded else "one head's queries"
+        return (
+            f"kernel  {k.dtype} on {self.isa.name}, D {k.dim}, Dv {k.value_dim}, with {', '.join(steps) or 'nothing else'}\n"
+            f"blocks  {self.block_rows} rows ({rows}) against tiles of {self.tile_keys} keys\n"
+            f"work    {self.items} items ({self.sequences} sequences × {self.spaces} spaces × {self.blocks} blocks), "
+            f"{self.visible_fraction:.1%} of the tiles of {p.queries} × {p.keys}"
+        )
+
+
+def plan(problem: Problem, isa: Isa) -> Plan:
+    """Choose the kernel and the cutting for a problem."""
+    p = problem
+    band = p.band
+    modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
+    kernel = KernelKey(
+        dtype=p.dtype,
+        dim=p.dim,
+        value_dim=p.value_dim,
+        tile_keys=_tile_keys(p),
+        stage_key=_staged(p.key),
+        stage_value=_staged(p.value),
+        banded=band.left is not None or band.right is not None,
+        mask=p.mask is not None,
+        bias=p.bias.dtype if p.bias is not None else None,
+        # The largest exponent belongs to the largest score only if the scale is positive.
+        scaled=modified or p.scale <= 0,
+        softcap=p.softcap is not None,
+        alibi=p.alibi_slopes is not None,
+        sinks=p.sinks is not None,
+    )
+    folded = p.group > 1 and p.queries < kernel.block_rows
+    shared = p.mask is not None and p.heads > 1 and p.mask.strides[-3] == 0
+    return Plan(p, isa, kernel, folded, shared)
+
+
+def _staged(rows: Spec) -> bool:
+    """Whether the kernel cannot read these rows of K or V in place."""
+    return rows.dtype in {"float16", "bfloat16"} or (
+        rows.strides[-1] != SIZES[rows.dtype] and rows.shape[-1] > 1
+    )
+
+
+def _tile_keys(p: Problem) -> int:
+    """64 keys; fewer where a tile of long rows would push everything else out of the cache."""
+    longest = max(p.dim, p.value_dim)
+    return 64 if longest <= 256 else 32
+
+
+def with_tile_keys(made: Plan, tile_keys: int) -> Plan:
+    """The same plan with another tile size, for measuring."""
+    return replace(made, kernel=replace(made.kernel, tile_keys=tile_keys))
