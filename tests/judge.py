@@ -1,0 +1,164 @@
+"""What the answer to a conformance case must be: exact where the definition is, close where numbers round.
+
+Two bounds, neither picked by hand:
+
+1. Each element: what rounding can do, after Higham and Mary's probabilistic analysis, in which n roundings
+   add up like √n; here to λ = 6 deviations. u is the arithmetic's unit roundoff (float32's for half types).
+   A weight is off, relative to itself, by
+
+       r = λ · u · (√D · S + 4 · M + √Lk + 8)     S = max_j scale · Σ_d |q_d · k_jd|,  M = max_j |score_j|
+
+   (the sum of a product; then scaling, bias, subtraction and change of base on numbers as large as M; then
+   the sum of the weights; then exp and division). So an output is off by r · Σ_j w_j·|v_j| and one roundoff
+   of its own type, and lse by r and one roundoff.
+2. All of them: where PyTorch can compute the same call in the same type, the root mean square of the error is
+   at most 1.2 times PyTorch's, or one roundoff of the terms and of the output: a small case's error is luck.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cases import DTYPES, Array, Case, Inputs, build
+from peer import torch_attention
+from sightline import reference
+from sightline.reference_call import Call, read
+
+DEVIATIONS = 6.0
+BETTER_THAN_TORCH = 1.2
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The definition's answer, and how far off it may be."""
+
+    output: Array  # float64, in the caller's layout
+    lse: Array  # float64, (…, Hq, Lq)
+    output_bound: Array  # for each element
+    lse_bound: Array  # for each element
+    error_bound: float | None  # for the output's root mean square error; None where PyTorch has no answer
+
+
+def unit_roundoff(dtype: str) -> float:
+    """Half the distance from 1 to the next number."""
+    bits = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}[dtype]
+    return float(2.0**-bits)
+
+
+def arithmetic(dtype: str) -> str:
+    """What the kernels calculate in."""
+    return "float64" if dtype == "float64" else "float32"
+
+
+@functools.lru_cache(maxsize=8)  # each case is asked for by every backend in turn
+def expected(case: Case, dtype: str) -> Expected:
+    """The reference's answer to the inputs as rounded to `dtype`, and its bounds."""
+    inputs = build(case, dtype)
+    call = read(inputs.query, inputs.key, inputs.value, **inputs.options)
+    problem = call.problem
+    rows = (*problem.batch, problem.heads, problem.queries)
+    output, terms = (
+        np.empty((*rows, problem.value_dim)),
+        np.empty((*rows, problem.value_dim)),
+    )  # Σ_j w_j·|v_j|
+    lse, relative, sees = np.empty(rows), np.empty(rows), np.empty(rows, bool)
+    for index, head in reference.heads(call):
+        value = call.value[shared_head(call, index)].astype(np.float64)
+        output[index], lse[index] = head.output, head.lse
+        relative[index], sees[index] = weight_error(call, index, head), head.seen.any(axis=1)
+        terms[index] = head.weights @ abs(np.where(np.isfinite(value), value, 0.0))
+    own, inner = unit_roundoff(dtype), unit_roundoff(arithmetic(dtype))
+    slip = DEVIATIONS * inner * relative
+    output_bound = slip[..., None] * terms + own * abs(output) + sees[..., None] * least(dtype, call)
+    answer = (
+        reference.in_layout(x, problem) for x in (output, output_bound, inner * terms + own * abs(output))
+    )
+    output, output_bound, luck = answer
+    lse_bound = slip + inner * abs(lse)
+    if problem.rank == 2:
+        lse, lse_bound = lse[0], lse_bound[0]
+    return Expected(output, lse, output_bound, lse_bound, error_bound(inputs, output, luck))
+
+
+def shared_head(call: Call, index: tuple[int, ...]) -> tuple[int, ...]:
+    """Where the key and value of a query head are."""
+    return (*index[:-1], index[-1] // call.problem.group)
+
+
+def weight_error(call: Call, index: tuple[int, ...], head: reference.Steps) -> Array:
+    """√D · S + 4 · M + √Lk + 8 of the bound above: (Lq,)."""
+    query = abs(call.query[index].astype(np.float64))
+    key = abs(call.key[shared_head(call, index)].astype(np.float64))
+    with np.errstate(invalid="ignore"):
+        products = query @ key.T * abs(call.problem.scale)
+    products = np.where(head.seen & np.isfinite(products), products, 0.0).max(axis=1, initial=0.0)
+    largest = np.where(head.seen, abs(head.masked), 0.0).max(axis=1, initial=0.0)
+    error: Array = np.sqrt(call.problem.dim) * products + 4 * largest + np.sqrt(call.problem.keys) + 8
+    return error
+
+
+def error_bound(inputs: Inputs, output: Array, luck: Array) -> float | None:
+    """1.2 times PyTorch's root mean square error, or what a small case owes to luck."""
+    peer = torch_attention(inputs)
+    if peer is None or not output.size:
+        return None
+    return max(BETTER_THAN_TORCH * root_mean_square(peer - output), root_mean_square(luck))
+
+
+def least(dtype: str, call: Call) -> float:
+    """What underflow may lose: the output's smallest numbers, and weights below the arithmetic's."""
+    finite = np.where(np.isfinite(call.value.astype(np.float64)), call.value.astype(np.float64), 0.0)
+    weight = float(np.finfo(arithmetic(dtype)).tiny) * call.problem.keys
+    return smallest_number(dtype) + weight * float(abs(finite).max(initial=0.0))
+
+
+def smallest_number(dtype: str) -> float:
+    """The smallest positive number of a type."""
+    return {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}[dtype]
+
+
+def check(case: Case, dtype: str, output: Any, lse: Any = None) -> None:
+    """Raise AssertionError unless this is the answer to the case."""
+    want = expected(case, dtype)
+    assert output.dtype == DTYPES[dtype], f"output is {output.dtype}, expected {dtype}"
+    got = np.asarray(output).astype(np.float64)
+    compare("output", got, want.output, want.output_bound)
+    if want.error_bound is not None:
+        error = root_mean_square(got - want.output)
+        assert error <= want.error_bound, f"root mean square error {error:.3g} exceeds {want.error_bound:.3g}"
+    if lse is not None:
+        assert lse.dtype == DTYPES[arithmetic(dtype)], f"lse is {lse.dtype}, expected {arithmetic(dtype)}"
+        compare("lse", np.asarray(lse).astype(np.float64), want.lse, want.lse_bound)
+
+
+def compare(name: str, got: Array, want: Array, bound: Array) -> None:
+    """Shape, NaN and ±Inf equal; the rest within the bound, which is 0 for a query that sees nothing."""
+    assert got.shape == want.shape, f"{name} has shape {got.shape}, expected {want.shape}"
+    special = ~np.isfinite(want)
+    wrong = ~np.where(special, same_special(got, want), np.isfinite(got))
+    assert not wrong.any(), f"{name}: NaN or Inf is off; {describe(wrong, got, want)}"
+    with np.errstate(invalid="ignore"):
+        wrong = ~special & ~(abs(got - want) <= bound)
+    assert not wrong.any(), f"{name}: rounding is off; {describe(wrong, got, want, bound)}"
+
+
+def same_special(got: Array, want: Array) -> Array:
+    """NaN for NaN, +Inf for +Inf, −Inf for −Inf."""
+    return np.where(np.isnan(want), np.isnan(got), got == want)
+
+
+def describe(wrong: Array, got: Array, want: Array, bound: Array | None = None) -> str:
+    """How many are wrong, and the first of them."""
+    where = tuple(int(i) for i in np.argwhere(wrong)[0])
+    allowed = "" if bound is None else f" ± {bound[where]:.2g}"
+    first = f"{got[where]!r} at {where}, expected {want[where]!r}{allowed}"
+    return f"{wrong.sum()} of {wrong.size} wrong, the first {first}"
+
+
+def root_mean_square(x: Array) -> float:
+    """√(mean x²)."""
+    return float(np.sqrt(np.mean(np.square(x))))
