@@ -50,7 +50,7 @@ def window(text: str) -> tuple[int | None, int | None]:
     sides = text.split(",")
     if len(sides) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} should be L,R, such as 256,0 or none,128")
-    left, right = (None if side.strip().lower() in {"none", ""} else _count(side) for side in sides)
+    left, right = (None if side.strip().lower() in {"none", ""} else count(side) for side in sides)
     return left, right
 
 
@@ -58,19 +58,20 @@ def span(text: str) -> slice:
     """`START:END` or one position."""
     start, colon, end = text.partition(":")
     if not colon:
-        return slice(_count(start), _count(start) + 1)
-    return slice(_count(start) if start else 0, _count(end) if end else None)
+        return slice(count(start), count(start) + 1)
+    return slice(count(start) if start else 0, count(end) if end else None)
 
 
 def threads(text: str) -> int:
     """A number of threads."""
-    count = _count(text)
-    if count == 0:
+    number = count(text)
+    if number == 0:
         raise argparse.ArgumentTypeError("0 threads cannot work: say 1 or more")
-    return count
+    return number
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
     try:
         value = int(text)
     except ValueError:

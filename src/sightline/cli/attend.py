@@ -16,13 +16,14 @@ from sightline.cli.check import Checked, check
 from sightline.cli.errors import CommandError, reason
 from sightline.cli.files import check_writable, open_archive, write_array
 from sightline.cli.inputs import Inputs, call_of, read_inputs
-from sightline.cli.running import Ran, attend, flops
+from sightline.cli.running import Ran, attend
 from sightline.cli.visible import visible_fraction
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from sightline.plan import Plan
     from sightline.reference_call import Call
 
 # Half the distance from 1 to the next number: what rounding the output to its type alone may cost.
@@ -59,8 +60,8 @@ def run(words: argparse.Namespace) -> int:
         visible = visible_fraction(call, plan.block_rows, plan.tile_keys)
         show.title(f"attention on {words.file}")
         show.fields(_asked(inputs))
-        ran = _attended(inputs, call, visible)
-        show.fields(_ran(call, plan, visible, ran))
+        ran = _attended(inputs, call, plan.dense_flops * visible)
+        show.fields(_ran(plan, visible, ran))
     show.fields([("error", _error(call, check(call, _heads_first(ran, call))))])
     if words.output is not None:
         remark = write_array(words.output, "output", ran.output)
@@ -99,15 +100,15 @@ def _option(name: str, value: Any, inputs: Inputs) -> str:
     return f"{words} {value}"
 
 
-def _ran(call: Call, plan: Any, visible: float, ran: Ran) -> list[tuple[str, str]]:
+def _ran(plan: Plan, visible: float, ran: Ran) -> list[tuple[str, str]]:
     from sightline.cpu.threads import get_num_threads
 
-    threads = get_num_threads()
+    threads = plan.threads(get_num_threads())
     kernel = f"{plan.isa.name}, tiles of {plan.block_rows} queries × {plan.tile_keys} keys"
     took = show.seconds(ran.seconds)
     if ran.repeats:
         took += f"  (median of {ran.repeats}; the first took {show.seconds(ran.first)}, kernel included)"
-    speed = flops(call) * visible / ran.seconds / 1e9
+    speed = plan.dense_flops * visible / ran.seconds / 1e9
     dtype = str(ran.output.dtype)
     return [
         ("output", f"{show.dims(ran.output.shape)}  {dtype}"),
@@ -134,16 +135,16 @@ def _heads_first(ran: Ran, call: Call) -> Any:
     return heads_first(ran.output, call.problem)
 
 
-def _attended(inputs: Inputs, call: Call, visible: float) -> Ran:
+def _attended(inputs: Inputs, call: Call, flops: float) -> Ran:
     try:
-        return attend(inputs, call, visible)
+        return attend(inputs, call, flops)
     except MemoryError:
         raise CommandError("not enough memory for the output of this call") from None
     except NotImplementedError as error:
         raise CommandError(reason(error)) from None
 
 
-def _plan(call: Call) -> Any:
+def _plan(call: Call) -> Plan:
     """How the call will be done; an instruction set that this machine lacks is a matter of one line."""
     from sightline.cpu.isa import chosen
     from sightline.plan import plan
@@ -162,10 +163,12 @@ def _threads(count: int | None) -> Iterator[None]:
 
     try:
         before = get_num_threads()
-    except ValueError as error:  # SIGHTLINE_NUM_THREADS is no number
+        if count is not None:
+            set_num_threads(count)
+    except ValueError as error:  # more than there can be, or SIGHTLINE_NUM_THREADS is no number
         raise CommandError(reason(error)) from None
-    set_num_threads(before if count is None else count)
     try:
         yield
     finally:
-        set_num_threads(before)
+        if count is not None:
+            set_num_threads(before)

@@ -40,9 +40,7 @@ class Inputs:
 def read_inputs(archive: Archive, words: argparse.Namespace) -> Inputs:
     """Reads what `words` name, and converts it where they say so."""
     names = {argument: _name(archive, argument, getattr(words, argument)) for argument in SHORT}
-    arrays = {argument: _numbers(archive, argument, name) for argument, name in names.items()}
-    if words.dtype is not None:
-        arrays = {argument: converted(array, words.dtype) for argument, array in arrays.items()}
+    arrays = {argument: _numbers(archive, argument, name, words.dtype) for argument, name in names.items()}
     options: dict[str, Any] = {}
     for argument in (*ARRAYS, *INTS):
         word = getattr(words, argument)
@@ -87,12 +85,14 @@ def _name(archive: Archive, argument: str, word: str | None) -> str:
     )
 
 
-def _numbers(archive: Archive, argument: str, name: str) -> Array:
+def _numbers(archive: Archive, argument: str, name: str, dtype: str | None) -> Array:
     array = read_named(archive, name, _option(argument))
     if array.dtype.kind not in "iufb" and array.dtype != BFLOAT16:
         raise CommandError(
             f"{argument} ({name!r} in {archive.path}) is of type {array.dtype}: expected {', '.join(DTYPES)}"
         )
+    if dtype is not None:
+        return converted(array, dtype)
     if array.dtype.name not in DTYPES:
         raise CommandError(
             f"{argument} ({name!r} in {archive.path}) is of type {array.dtype}: "

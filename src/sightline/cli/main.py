@@ -9,17 +9,20 @@ import os
 import sys
 
 from sightline import __version__
-from sightline.cli import attend, cache, info
+from sightline.cli import attend, cache, explain, info
 from sightline.cli.arguments import Parser
 from sightline.cli.errors import CommandError
 
-COMMANDS = {"attend": attend, "info": info, "cache": cache}
+COMMANDS = {"attend": attend, "explain": explain, "info": info, "cache": cache}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's own words) asks for, and returns its exit code."""
     _printable()
     try:
+        if not (sys.argv[1:] if argv is None else argv):
+            parser().print_help(sys.stderr)
+            return 2
         words = parser().parse_all(argv)
         code = int(COMMANDS[words.command].run(words))
         sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's shutdown

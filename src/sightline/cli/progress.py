@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from importlib.util import find_spec
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ class Bar:
         self.stream = stream or sys.stderr
         self.total = total
         self.done = 0
-        self._start = self._last = time.perf_counter()
+        self._start = self._last = perf_counter()
         self._rich: Any = None
         self._drawn = False
 
@@ -30,10 +30,11 @@ class Bar:
 
     def advance(self) -> None:
         """One more part is done."""
-        now = time.perf_counter()
+        now = perf_counter()
         self.done += 1
-        # The first part may have compiled a kernel: the last one tells better what each of the others takes.
-        expected = (now - self._start) + (now - self._last) * (self.total - self.done)
+        expected = now - self._start
+        if self.done > 1:  # the first part may have compiled a kernel: it foretells nothing
+            expected += (now - self._last) * (self.total - self.done)
         self._last = now
         if self.stream.isatty() and (self._drawn or expected > PATIENCE):
             self._drawn = True

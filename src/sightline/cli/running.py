@@ -37,10 +37,9 @@ class Ran:
     """Calls that the median is of; 0 where there was no time to repeat."""
 
 
-def attend(inputs: Inputs, call: Call, visible: float) -> Ran:
-    """Attention as asked. Long work goes in parts, which changes no bit of the result."""
-    problem = call.problem
-    count = min(MOST_PARTS, int(flops(call) * visible / PART))
+def attend(inputs: Inputs, call: Call, flops: float) -> Ran:
+    """Attention as asked. Long work (by its `flops`) goes in parts, which changes no bit of the result."""
+    count = min(MOST_PARTS, int(flops / PART))
     start = time.perf_counter()
     output = _whole(inputs) if count < 2 else _in_parts(call, count)
     first = time.perf_counter() - start
@@ -49,16 +48,9 @@ def attend(inputs: Inputs, call: Call, visible: float) -> Ran:
         start = time.perf_counter()
         output = _whole(inputs)
         times.append(time.perf_counter() - start)
-    if output.shape != problem.output_shape:
-        raise RuntimeError(f"the output has shape {output.shape}, not {problem.output_shape}")
+    if output.shape != call.problem.output_shape:
+        raise RuntimeError(f"the output has shape {output.shape}, not {call.problem.output_shape}")
     return Ran(output, statistics.median(times) if times else first, first, len(times))
-
-
-def flops(call: Call) -> float:
-    """Floating-point operations were every key visible: 2·(D + Dv) for each score."""
-    problem = call.problem
-    scores = float(np.prod(problem.batch, dtype=float)) * problem.heads * problem.queries * problem.keys
-    return 2.0 * scores * (problem.dim + problem.value_dim)
 
 
 def _whole(inputs: Inputs) -> Array:

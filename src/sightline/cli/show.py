@@ -42,7 +42,7 @@ def _print(text: str, style: str = "", end: str = "\n") -> None:
 
         Console(highlight=False, soft_wrap=True).print(Text(text, style), end=end)
     else:
-        print(text, end=end)
+        print(text, end=end, flush=True)  # a pipe shows the question while the answer is made
 
 
 def dims(shape: tuple[int, ...]) -> str:

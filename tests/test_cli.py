@@ -1,0 +1,185 @@
+"""The command line computes what it is asked, and ends as a command should."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from command import (
+    EXAMPLE,
+    OPTIONS,
+    TOLERANCE,
+    assert_close,
+    normal,
+    sightline,
+    write_npz,
+)
+from sightline import reference
+from sightline.cli.files import open_archive
+from sightline.cli.main import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_first_command_of_the_readme(tmp_path: Path) -> None:
+    done = sightline("attend", EXAMPLE, "--output", tmp_path / "out.npz")
+    assert (done.returncode, done.stderr) == (0, "")
+    labels = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert labels == [
+        *(
+            "query",
+            "key",
+            "value",
+            "options",
+            "output",
+            "kernel",
+            "visible",
+            "time",
+            "speed",
+            "error",
+            "written",
+        )
+    ]
+    assert "12 × 470 × 32  float16" in done.stdout
+    assert "visible     100.0%" in done.stdout
+    error = re.search(r"error +(\S+) +relative, worst of 96 rows", done.stdout)
+    assert error is not None
+    assert 0 < float(error[1]) < TOLERANCE["float16"]
+    arrays = np.load(EXAMPLE)
+    expected, _ = reference.output_and_lse(arrays["query"], arrays["key"], arrays["value"])
+    assert_close(np.load(tmp_path / "out.npz")["output"], expected)
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_options_reach_attention(case: str, tmp_path: Path) -> None:
+    words, options, arrays = OPTIONS[case]
+    path, out = write_npz(tmp_path, **arrays), tmp_path / "out.npz"
+    assert main(["attend", str(path), *words, "--output", str(out)]) == 0
+    given = np.load(path)
+    expected, _ = reference.output_and_lse(given["query"], given["key"], given["value"], **options)
+    assert_close(np.load(out)["output"], expected)
+    if options:
+        plain, _ = reference.output_and_lse(given["query"], given["key"], given["value"])
+        assert case == "precision" or not np.allclose(plain, expected)
+
+
+def test_blhd_layout_and_chosen_names(tmp_path: Path) -> None:
+    q, k, v = normal(5, 4, 8), normal(7, 2, 8, seed=1), normal(7, 2, 6, seed=2)
+    path, out = write_npz(tmp_path, a=q, b=k, c=v), tmp_path / "out.npz"
+    words = ["--query", "a", "--key", "b", "--value", "c", "--layout", "BLHD", "--output", str(out)]
+    assert main(["attend", str(path), *words]) == 0
+    assert_close(np.load(out)["output"], reference.output_and_lse(q, k, v, layout="BLHD")[0])
+
+
+def test_short_names_and_plain_matrices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    q, k, v = normal(5, 8), normal(7, 8, seed=1), normal(7, 6, seed=2)
+    np.savez(tmp_path / "in.npz", q=q, k=k, v=v)
+    assert main(["attend", str(tmp_path / "in.npz"), "--output", str(tmp_path / "out.npz")]) == 0
+    assert_close(np.load(tmp_path / "out.npz")["output"], reference.output_and_lse(q, k, v)[0])
+    assert "5 × 8  float32  (tokens × size)  ('q')" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_dtype_converts(dtype: str, tmp_path: Path) -> None:
+    path, out = write_npz(tmp_path), tmp_path / "out.safetensors"
+    assert main(["attend", str(path), "--dtype", dtype, "--output", str(out)]) == 0
+    given = np.load(path)
+    found = open_archive(out).read("output")
+    assert found.dtype.name == dtype
+    three = (given[name].astype(found.dtype) for name in ("query", "key", "value"))
+    assert_close(found, reference.output_and_lse(*three)[0])
+
+
+def test_integers_and_big_endian_numbers_convert(tmp_path: Path) -> None:
+    whole = np.arange(2 * 4 * 5 * 8).reshape(2, 4, 5, 8) % 5
+    path = write_npz(tmp_path, query=whole, key=normal(2, 2, 7, 8).astype(">f4"))
+    assert main(["attend", str(path), "--dtype", "float32", "--output", str(tmp_path / "out.npz")]) == 0
+    given = np.load(path)
+    three = (given[name].astype(np.float32) for name in ("query", "key", "value"))
+    assert_close(np.load(tmp_path / "out.npz")["output"], reference.output_and_lse(*three)[0])
+
+
+def test_bfloat16_in_both_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.numpy import save_file
+
+    three = {name: normal(1, 6, 8, seed=i).astype(ml_dtypes.bfloat16) for i, name in enumerate("qkv")}
+    expected, _ = reference.output_and_lse(*three.values())
+    np.savez(tmp_path / "in.npz", **three)  # type: ignore[arg-type]
+    save_file(three, tmp_path / "in.safetensors")
+    for path in (tmp_path / "in.npz", tmp_path / "in.safetensors"):
+        out = tmp_path / f"out{path.suffix}"
+        assert main(["attend", str(path), "--output", str(out)]) == 0
+        assert "1 × 6 × 8  bfloat16" in capsys.readouterr().out
+        found = open_archive(out).read("output")
+        assert found.dtype.name == ("float32" if path.suffix == ".npz" else "bfloat16")
+        assert_close(found.astype(ml_dtypes.bfloat16), expected)
+        np.testing.assert_array_equal(found, found.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def test_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attend", str(write_npz(tmp_path, query=normal(2, 4, 0, 8)))]) == 0
+    assert "nothing to check" in capsys.readouterr().out
+
+
+def test_nobody_reads_on() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as nobody:
+        command = [sys.executable, "-m", "sightline", "info"]
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_a_long_call_quietly(tmp_path: Path) -> None:
+    long = np.zeros((64, 8192, 64), np.float32)  # a trillion operations: some seconds on any machine
+    np.savez(tmp_path / "long.npz", q=long, k=long, v=long)
+    command = [sys.executable, "-m", "sightline", "attend", str(tmp_path / "long.npz")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "options" in line:
+                break
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_terminal_without_these_letters() -> None:
+    done = sightline("attend", EXAMPLE, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 ? 470 ? 32" in done.stdout
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    import sightline as package
+
+    done = sightline("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sightline {package.__version__}\n", "")
+    for words in (
+        ["--help"],
+        ["attend", "--help"],
+        ["explain", "--help"],
+        ["info", "--help"],
+        ["cache", "--help"],
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(words)
+        assert end.value.code == 0
+        assert "usage: sightline" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "usage: sightline" in capsys.readouterr().err
