@@ -128,7 +128,8 @@ class Wrapped:
     ids=lambda x: f"{x.dtype}-{x.shape}",
 )
 def test_numpys_own_exporter(x: Any) -> None:
-    if not x.flags.writeable and np.lib.NumpyVersion(np.__version__) < "2.1.0":
+    old = np.lib.NumpyVersion(np.__version__) < "2.1.0"  # before NumPy knew versions
+    if not x.flags.writeable and old:
         pytest.skip("this NumPy lends no read-only memory")
     seen = arrays.view(Wrapped(x), "key")
     assert (seen.spec.shape, seen.spec.dtype) == (x.shape, x.dtype.name)
@@ -136,7 +137,7 @@ def test_numpys_own_exporter(x: Any) -> None:
         x.size == 0 or seen.spec.strides == x.strides
     )  # those of an empty array differ between NumPy's versions
     assert seen.address == arrays.view(x, "key").address
-    assert seen.writable == x.flags.writeable
+    assert seen.writable == (x.flags.writeable and not old)
     np.testing.assert_array_equal(arrays.to_numpy(seen), x)
 
 
@@ -146,7 +147,7 @@ def test_bfloat16_which_numpy_neither_exports_nor_reads(kind: type[Exporter]) ->
     seen = arrays.view(kind(memory, (3, 2), (8, -1), BFLOAT, offset=6), "key")
     assert seen.spec == Spec((3, 2), (16, -2), "bfloat16")
     assert seen.address == memory.ctypes.data + 6
-    assert seen.writable
+    assert seen.writable == (kind is Exporter)  # the old form cannot say whether its memory may be written
     np.testing.assert_array_equal(arrays.to_numpy(seen).astype(int), [[3, 2], [11, 10], [19, 18]])
 
 

@@ -56,7 +56,7 @@ class _Managed(Structure):
     """DLManagedTensor, in capsules named "dltensor"."""
 
     _fields_ = (("tensor", _Tensor), ("context", c_void_p), ("deleter", c_void_p))
-    flags = 0
+    flags = READ_ONLY  # it has no field for that, and JAX lends memory this way that must never be written
 
 
 class _ManagedVersioned(Structure):
