@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from command import (
-    OPTIONS,
     normal,
 )
 from sightline import reference
@@ -21,16 +20,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@pytest.mark.parametrize("case", OPTIONS)
+CUT: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "causal": {"causal": True, "query_offset": np.array([0, -50])},
+    "window": {"window": (20, 5), "query_offset": -30},
+    "lengths": {"key_lengths": np.array([70, 0])},
+    "mask": {"mask": normal(150, 100) > 0},
+    "bias": {"bias": normal(2, 1, 150, 100), "softcap": 3.0},
+    "heads": {"sinks": normal(4), "alibi_slopes": normal(4), "query_offset": 7},
+}
+
+
+@pytest.mark.parametrize("case", CUT)
 @pytest.mark.parametrize("count", [2, 3, 7, 1000])
 def test_parts_change_no_bit(case: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "ROWS", 2)
-    q, k, v = normal(2, 4, 5, 8), normal(2, 2, 7, 8, seed=1), normal(2, 2, 7, 6, seed=2)
-    inputs = Inputs(q, k, v, OPTIONS[case][1], {}, None)
+    monkeypatch.setattr(parts, "ROWS", 64)
+    q, k, v = normal(2, 4, 150, 8), normal(2, 2, 100, 8, seed=1), normal(2, 2, 100, 6, seed=2)
+    inputs = Inputs(q, k, v, CUT[case], {}, None)
     call = call_of(inputs)
     pieces = parts.parts(call, count)
     assert len(pieces) == {2: 2, 3: 4, 7: 8, 1000: 12}[count]
-    cover = np.zeros((2, 4, 5, 1), int)
+    cover = np.zeros((2, 4, 150, 1), int)
     for piece in pieces:
         cover[piece.index] += 1
     np.testing.assert_array_equal(cover, 1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sightline.cli.files import Array
     from sightline.reference_call import Call
 
-ROWS = 1024  # queries are cut only at multiples of this, which every kernel's block size divides
+ROWS = 1024  # queries are cut only at multiples of this, which is where kernels begin a block of rows too
 
 
 @dataclass(frozen=True, slots=True)
