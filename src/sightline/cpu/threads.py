@@ -11,6 +11,7 @@ import functools
 import math
 import operator
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -121,7 +122,7 @@ class _Pool:
                 return False
             try:
                 _Helper(self.idle, share)
-            except RuntimeError:  # the system's limit on threads is reached, or the interpreter shuts down
+            except RuntimeError:  # the system allows no more threads
                 return False
             self.size += 1
             return True
@@ -143,7 +144,7 @@ def run(work: Work, threads: int) -> None:
                 work.cancel()
             elif not begun:
                 begun = True
-                if threads > 1:
+                if threads > 1 and not sys.is_finalizing():  # at the very end other threads no longer run
                     _pool.hand_out(work, threads - 1, shares)
                 while work():
                     pass
