@@ -37,9 +37,9 @@ def run_node(node: onnx.NodeProto, arrays: list[Array], attend: Attend) -> list[
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     queue = iter(arrays)
     given = {name: next(queue) for name, use in zip(INPUTS, node.input, strict=False) if use}
-    query = split_heads(given["Q"], attributes.get("q_num_heads"))
-    key = append(given.get("past_key"), split_heads(given["K"], attributes.get("kv_num_heads")))
-    value = append(given.get("past_value"), split_heads(given["V"], attributes.get("kv_num_heads")))
+    query = split_heads(given["Q"], attributes.get("q_num_heads", 1))
+    key = append(given.get("past_key"), split_heads(given["K"], attributes.get("kv_num_heads", 1)))
+    value = append(given.get("past_value"), split_heads(given["V"], attributes.get("kv_num_heads", 1)))
     options = options_of(given, attributes, query.shape[-2], key.shape[-2])
 
     output = attend(query, key, value, **options)
@@ -72,8 +72,8 @@ def options_of(
     return options
 
 
-def split_heads(x: Array, heads: int | None) -> Array:
-    """(B, L, H·D) as (B, H, L, D)."""
+def split_heads(x: Array, heads: int) -> Array:
+    """(B, L, H·D) as (B, H, L, D), as 4-D inputs are already."""
     if x.ndim == 4:
         return x
     return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
