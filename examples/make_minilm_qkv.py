@@ -15,6 +15,7 @@ import argparse
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,12 @@ def cut(arrays: dict[str, np.ndarray], *, head: int, tokens: int) -> dict[str, n
     return {**small, "tokens": arrays["tokens"][:tokens]}
 
 
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed `.npz`."""
+    save: Any = np.savez_compressed  # its type information takes every name for one of its own options
+    save(path, **arrays)
+
+
 def main() -> None:
     """Writes the example, and the small cut of it that lies in the package."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -78,11 +85,11 @@ def main() -> None:
 
     os.environ["HF_HUB_OFFLINE"] = "1"  # the weights lie in the package: nothing to ask anyone for
     arrays = read(options.text.read_text(encoding="utf-8"), options.layer)
-    np.savez_compressed(options.output, allow_pickle=False, **arrays)
+    write(options.output, arrays)
     print(f"{options.output}: {arrays['query'].shape} {arrays['query'].dtype}")
     if options.small:
         small = cut(arrays, head=options.small_head, tokens=options.small_tokens)
-        np.savez_compressed(options.small, allow_pickle=False, **small)
+        write(options.small, small)
 
 
 if __name__ == "__main__":

@@ -118,9 +118,12 @@ def torn(whole: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("harm", ["empty", "cut", "text", "pickle", "flipped"])
-@pytest.mark.parametrize("ending", ["npz", "safetensors"])
-def test_damaged_files(harm: str, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("ending", "harm"),
+    [(ending, harm) for ending in ("npz", "safetensors") for harm in ("empty", "cut", "text", "pickle")]
+    + [("npz", "flipped")],  # safetensors keeps no checksum: changed numbers are other numbers
+)
+def test_damaged_files(ending: str, harm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_npz(tmp_path)
     if ending == "safetensors":
         from safetensors.numpy import save_file
@@ -128,8 +131,6 @@ def test_damaged_files(harm: str, ending: str, tmp_path: Path, capsys: pytest.Ca
         save_file(dict(np.load(path)), tmp_path / "in.safetensors")
         path = tmp_path / "in.safetensors"
     path.write_bytes(torn(path.read_bytes())[harm])
-    if (ending, harm) == ("safetensors", "flipped"):
-        pytest.skip("safetensors keeps no checksum: changed numbers are other numbers")
     assert_one_line(main(["attend", str(path)]), *capsys.readouterr(), str(path))
 
 

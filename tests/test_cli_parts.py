@@ -146,7 +146,7 @@ def test_long_inputs_are_checked_on_fewer_heads(monkeypatch: pytest.MonkeyPatch)
     call = call_of(Inputs(*three, {}, {}, None))
     output, _ = reference.output_and_lse(*three)
     assert check.check(call, output).heads == 6
-    monkeypatch.setattr(check, "WORK", 2 * 16 * 40 * 8)
+    monkeypatch.setattr(check, "WORK", 2 * 4 * (4 + 32) * 40 * (4 + 4))
     assert check.check(call, output).heads == 2
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 HEADS = 6  # heads looked at, spread over all sequences
 RUNS = 4  # runs of neighbouring rows in each, spread from the first row to the last
 ROWS = 4  # rows in a run
-WORK = 2**31  # multiplications that the check may cost: beyond, it looks at fewer heads
+WORK = 2**29  # operations that the check may cost, about a second: beyond, it looks at fewer heads
+READING = 32  # operations a number that takes part costs before it is used: it becomes float64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def relative_error(found: Array, expected: Array) -> float:
 def _sample(call: Call) -> list[Part]:
     problem = call.problem
     every = int(np.prod(problem.batch, dtype=np.int64)) * problem.heads
-    per_head = RUNS * ROWS * problem.keys * (problem.dim + problem.value_dim)
+    per_head = RUNS * (ROWS + READING) * problem.keys * (problem.dim + problem.value_dim)
     heads = _spread(every, min(HEADS, max(1, WORK // max(per_head, 1))))
     starts = _spread(max(problem.queries - ROWS + 1, min(problem.queries, 1)), RUNS)
     shape = (*problem.batch, problem.heads)

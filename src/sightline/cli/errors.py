@@ -18,5 +18,5 @@ def reason(error: BaseException) -> str:
 
 def listed(names: list[str]) -> str:
     """Names for an error message: the first dozen, then how many more."""
-    shown = ", ".join(names[:12])
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:12])
     return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown or "nothing"

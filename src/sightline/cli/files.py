@@ -166,8 +166,8 @@ def write_array(path: Path, name: str, array: Array) -> str:
     try:
         with _replacing(path) as new:
             if path.suffix == ".npz":
-                with new.open("wb") as file:
-                    np.savez(file, **{name: stored})  # type: ignore[arg-type]  # its stub takes every ** for a bool
+                save: Any = np.savez  # its type information takes every name for one of its own options
+                save(new, **{name: stored})
             else:
                 from safetensors.numpy import save_file
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sightline import __version__
 from sightline.cli import show
 from sightline.cli.errors import reason
 
@@ -51,7 +52,7 @@ def guarded(section: Callable[[], Rows]) -> Rows:
 def versions() -> Rows:
     """What is installed, from the packages' own records: nothing is imported."""
     rows = [
-        ("sightline", _version("sightline")),
+        ("sightline", __version__),
         ("python", f"{platform.python_version()} ({sys.executable})"),
     ]
     rows += [(name, _version(name)) for name in NEEDED]

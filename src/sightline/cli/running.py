@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sightline.cli.inputs import Inputs
     from sightline.reference_call import Call
 
-PART = 1e9  # floating-point operations worth a part of their own: some hundredths of a second
-MOST_PARTS = 100
+PART = 4e9  # floating-point operations worth a part of their own: some hundredths of a second
+MOST_PARTS = 50
 REPEATS = 5  # calls after the first, as long as they take less than PATIENCE together
 
 
