@@ -1,4 +1,4 @@
-"""The definition at its corners: nothing to see, NaN and Inf hidden and in sight, empty arrays, types and forms."""
+"""The definition at its corners: nothing to see, NaN and Inf, empty arrays, types and forms."""
 
 from __future__ import annotations
 
