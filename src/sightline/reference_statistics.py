@@ -1,0 +1,88 @@
+"""Every statistic of `See` from the weights in full, in float64: what the streamed ones are tested against.
+
+All take the steps of one head, or of many stacked in front. An undefined query (see `reference`) has NaN in
+every statistic, and so has whatever it adds to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sightline.see import Received, See, Seen, TopKeys
+
+if TYPE_CHECKING:
+    from sightline.reference import Steps
+    from sightline.reference_call import Float
+
+
+def see(steps: Steps, request: See) -> Seen:
+    """What was asked for, in float64."""
+    received = Received() if request.received is True else request.received
+    return Seen(
+        lse=steps.lse if request.lse else None,
+        max_score=steps.max_score if request.max_score else None,
+        entropy=entropy(steps) if request.entropy else None,
+        distance=distance(steps) if request.distance else None,
+        received=attention_received(steps, received) if received else None,
+        top_keys=top_keys(steps, request.top_keys) if request.top_keys else None,
+        pooled=pooled(steps, *request.pooled) if request.pooled else None,
+        rows=None if request.rows is None else steps.weights[..., list(request.rows), :],
+        diagonals=diagonals(steps) if request.diagonals else None,
+    )
+
+
+@np.errstate(invalid="ignore")
+def entropy(steps: Steps) -> Float:
+    """−Σ_j w · log w, as Σ_j w · (lse − score): (…, Hq, Lq). A sink has no part in the sum."""
+    surprise = steps.lse[..., None] - steps.masked
+    return np.where(steps.seen, steps.weights * surprise, 0.0).sum(axis=-1)
+
+
+def distance(steps: Steps) -> Float:
+    """Σ_j w · |p − j|: (…, Hq, Lq)."""
+    far: Float = abs(steps.positions[..., None] - np.arange(steps.weights.shape[-1]))
+    return (steps.weights * far).sum(axis=-1)
+
+
+def attention_received(steps: Steps, received: Received) -> Float:
+    """The sum, or the largest, of the weights that each key has from the queries that count: (…, Hq, Lk)."""
+    counted = slice(None) if received.queries is None else received.queries
+    weights = steps.weights[..., counted, :]
+    return weights.sum(axis=-2) if received.reduce == "sum" else weights.max(axis=-2, initial=0.0)
+
+
+def top_keys(steps: Steps, count: int) -> TopKeys:
+    """The largest weights and their keys, (…, Hq, Lq, count); −1 and 0 where a query sees fewer keys.
+
+    Of equal weights the first key comes first. In an undefined row all are −1 and NaN.
+    """
+    order = np.argsort(np.where(steps.seen, -steps.weights, np.inf), axis=-1, kind="stable")[..., :count]
+    found = np.take_along_axis(steps.seen, order, axis=-1)
+    undefined = np.isnan(steps.lse)[..., None]
+    indices = np.full((*steps.lse.shape, count), -1, np.int64)
+    weights = np.where(undefined, np.nan, np.zeros(indices.shape))
+    width = order.shape[-1]
+    indices[..., :width] = np.where(found & ~undefined, order, -1)
+    weights[..., :width] += np.where(found, np.take_along_axis(steps.weights, order, axis=-1), 0.0)
+    return TopKeys(indices, weights)
+
+
+def pooled(steps: Steps, rows: int, columns: int) -> Float:
+    """The weights summed in blocks, (…, Hq, R, C): query i in block i·R // Lq, key j in block j·C // Lk."""
+    *stack, queries, keys = steps.weights.shape
+    blocks = np.zeros((*stack, rows, columns))
+    block_of_query = np.arange(queries) * rows // max(queries, 1)
+    block_of_key = np.arange(keys) * columns // max(keys, 1)
+    np.add.at(blocks, (..., block_of_query[:, None], block_of_key), steps.weights)
+    return blocks
+
+
+def diagonals(steps: Steps) -> Float:
+    """The sum along each diagonal j − i, from −(Lq − 1) to Lk − 1: (…, Hq, Lq + Lk − 1)."""
+    *stack, queries, keys = steps.weights.shape
+    sums = np.zeros((*stack, max(queries + keys - 1, 0)))
+    for place in range(sums.shape[-1]):
+        sums[..., place] = np.trace(steps.weights, offset=place - (queries - 1), axis1=-2, axis2=-1)
+    return sums
