@@ -147,6 +147,8 @@ def test_heads_stand_in_front_whatever_the_layout() -> None:
         reference.attention(query[1, :, 3], key[1, :, 1], key[1, :, 1], causal=True, query_offset=2),
         EVERYTHING,
     )
+    assert stacked.top_keys is not None
+    assert one.top_keys is not None
     for name in EVERYTHING.__slots__:
         if name == "top_keys":
             np.testing.assert_array_equal(stacked.top_keys.indices[1, 3], one.top_keys.indices)
@@ -161,6 +163,7 @@ def test_a_query_that_sees_nothing_has_zeros() -> None:
     seen = see(reference.attention(column(1), KEYS, VALUES, key_lengths=0), EVERYTHING)
     for name in ("entropy", "distance", "received", "pooled", "rows", "diagonals"):
         assert (getattr(seen, name) == 0).all(), name
+    assert seen.top_keys is not None
     assert (seen.top_keys.indices == -1).all()
     assert (seen.top_keys.weights == 0).all()
     assert np.isneginf(seen.lse).all()
@@ -174,6 +177,7 @@ def test_an_undefined_query_is_nan_where_it_looks_and_nowhere_else() -> None:
     np.testing.assert_array_equal(np.isnan(seen.distance), [False, True, False])
     np.testing.assert_array_equal(np.isnan(seen.received), [True, True, False])
     np.testing.assert_array_equal(np.isnan(seen.diagonals), [False, True, True, False, False])
+    assert seen.top_keys is not None
     np.testing.assert_array_equal(seen.top_keys.indices, [[0, -1], [-1, -1], [2, 1]])
     np.testing.assert_array_equal(np.isnan(seen.top_keys.weights), [[False] * 2, [True] * 2, [False] * 2])
 

@@ -37,20 +37,23 @@ def see(steps: Steps, request: See) -> Seen:
 def entropy(steps: Steps) -> Float:
     """−Σ_j w · log w, as Σ_j w · (lse − score): (…, Hq, Lq). A sink has no part in the sum."""
     surprise = steps.lse[..., None] - steps.masked
-    return np.where(steps.seen, steps.weights * surprise, 0.0).sum(axis=-1)
+    total: Float = np.where(steps.seen, steps.weights * surprise, 0.0).sum(axis=-1)
+    return total
 
 
 def distance(steps: Steps) -> Float:
     """Σ_j w · |p − j|: (…, Hq, Lq)."""
-    far: Float = abs(steps.positions[..., None] - np.arange(steps.weights.shape[-1]))
-    return (steps.weights * far).sum(axis=-1)
+    far = abs(steps.positions[..., None] - np.arange(steps.weights.shape[-1]))
+    total: Float = (steps.weights * far).sum(axis=-1)
+    return total
 
 
 def attention_received(steps: Steps, received: Received) -> Float:
     """The sum, or the largest, of the weights that each key has from the queries that count: (…, Hq, Lk)."""
     counted = slice(None) if received.queries is None else received.queries
     weights = steps.weights[..., counted, :]
-    return weights.sum(axis=-2) if received.reduce == "sum" else weights.max(axis=-2, initial=0.0)
+    total: Float = weights.sum(axis=-2) if received.reduce == "sum" else weights.max(axis=-2, initial=0.0)
+    return total
 
 
 def top_keys(steps: Steps, count: int) -> TopKeys:
@@ -73,9 +76,12 @@ def pooled(steps: Steps, rows: int, columns: int) -> Float:
     """The weights summed in blocks, (…, Hq, R, C): query i in block i·R // Lq, key j in block j·C // Lk."""
     *stack, queries, keys = steps.weights.shape
     blocks = np.zeros((*stack, rows, columns))
-    block_of_query = np.arange(queries) * rows // max(queries, 1)
-    block_of_key = np.arange(keys) * columns // max(keys, 1)
-    np.add.at(blocks, (..., block_of_query[:, None], block_of_key), steps.weights)
+    row_of = np.arange(queries) * rows // max(queries, 1)  # (Lq,)
+    column_of = np.arange(keys) * columns // max(keys, 1)  # (Lk,)
+    for row in range(rows):
+        strip = steps.weights[..., row_of == row, :].sum(axis=-2)  # (…, Hq, Lk)
+        for column in range(columns):
+            blocks[..., row, column] = strip[..., column_of == column].sum(axis=-1)
     return blocks
 
 
