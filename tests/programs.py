@@ -22,15 +22,24 @@ RUNNABLE = isa.runnable()
 MAPPED = 64  # numbers a mapped function takes at once: a whole number of vectors of every instruction set
 
 
-def run(here: Isa, write: Write, *arrays: Array) -> None:
-    """Run `write(function, pointer, …)`'s program with one pointer per array."""
+def compiled(here: Isa, write: Write, pointers: int) -> Callable[..., None]:
+    """The program that `write(function, pointer, …)` writes, to be called with as many arrays."""
     module = Module(here)
-    with module.function("attend", *[ADDRESS] * len(arrays)) as f:
+    with module.function("attend", *[ADDRESS] * pointers) as f:
         write(f, *f.arguments())
     text = str(module)
     address = compiler.load("attend", text, here, lambda: text)
-    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays))
-    prototype(address)(*[x.ctypes.data for x in arrays])
+    program = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * pointers)(address)
+
+    def call(*arrays: Array) -> None:
+        program(*[x.ctypes.data for x in arrays])
+
+    return call
+
+
+def run(here: Isa, write: Write, *arrays: Array) -> None:
+    """Write, compile and call it."""
+    compiled(here, write, len(arrays))(*arrays)
 
 
 def mapped(here: Isa, function: Callable[[Value], Value], x: Array) -> Array:
