@@ -12,8 +12,8 @@ Every kernel is tested against this file and nothing else. For query i, at p = q
     allowed  mask and j < key_length and (j ≤ p if causal) and (p − left ≤ j ≤ p + right if window)
     lse      log(Σ_j exp(masked) + exp(sink))                natural logarithm
 
-A query that sees no key has output 0 and lse −∞ (with a sink: lse = sink). A query that sees a score of NaN or +∞
-has NaN for output, lse and max_score. What a query does not see never reaches it.
+A query that sees no key has output 0 and lse −∞ (with a sink: lse = sink). An undefined query, which sees a
+score of NaN or +∞, has NaN for output, lse and max_score. What a query does not see never reaches it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ class Steps:
 
 def attention(query: object, key: object, value: object, **options: Any) -> Steps:
     """All steps of all heads, for (…, Hq, Lq, Lk) matrices that fit in memory; `read` lists the options."""
-    call = read(query, key, value, **options)
+    return all_heads(read(query, key, value, **options))
+
+
+def all_heads(call: Call) -> Steps:
+    """The steps of all heads, stacked."""
     steps = empty_steps(call.problem)
     for index, head in heads(call):
         for field in fields(Steps):
