@@ -14,7 +14,7 @@ def describe() -> dict[str, str]:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "cpu": processor(),
         "cores": str(len(os.sched_getaffinity(0))),
-        "system": platform.platform(aliased=True, terse=True),
+        "system": " ".join((platform.system(), platform.machine(), *platform.libc_ver())),
         "python": platform.python_version(),
     }
 
