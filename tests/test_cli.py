@@ -127,6 +127,13 @@ def test_bfloat16_in_both_formats(tmp_path: Path, capsys: pytest.CaptureFixture[
         np.testing.assert_array_equal(found, found.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
+def test_nan_is_not_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    query = normal(2, 4, 5, 8)
+    query[1, 2, 3] = np.nan
+    assert main(["attend", str(write_npz(tmp_path, query=query))]) == 0
+    assert "(NaN in 1 of its rows)" in capsys.readouterr().out
+
+
 def test_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attend", str(write_npz(tmp_path, query=normal(2, 4, 0, 8)))]) == 0
     assert "nothing to check" in capsys.readouterr().out
@@ -142,9 +149,13 @@ def test_nobody_reads_on() -> None:
 
 
 def test_ctrl_c_ends_a_long_call_quietly(tmp_path: Path) -> None:
-    long = np.zeros((64, 8192, 64), np.float32)  # a trillion operations: some seconds on any machine
-    np.savez(tmp_path / "long.npz", q=long, k=long, v=long)
-    command = [sys.executable, "-m", "sightline", "attend", str(tmp_path / "long.npz")]
+    long = np.zeros((12, 16384, 32), np.float16)  # 4·10¹¹ operations: some seconds for one thread
+    path = str(tmp_path / "long.npz")
+    np.savez(path, q=long, k=long, v=long)
+    # A shell that starts a command in the background makes it ignore Ctrl-C, and the tests may run in one.
+    listen = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    attend = f"from sightline.cli.main import main; sys.exit(main(['attend', {path!r}, '--threads', '1']))"
+    command = [sys.executable, "-c", f"{listen}; {attend}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:

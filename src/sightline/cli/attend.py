@@ -109,9 +109,10 @@ def _ran(plan: Plan, visible: float, ran: Ran) -> list[tuple[str, str]]:
     if ran.repeats:
         took += f"  (median of {ran.repeats}; the first took {show.seconds(ran.first)}, kernel included)"
     speed = plan.dense_flops * visible / ran.seconds / 1e9
-    dtype = str(ran.output.dtype)
+    undefined = int(np.count_nonzero(np.isnan(ran.output).any(axis=-1)))
+    warning = f"  (NaN in {undefined} of its rows)" if undefined else ""
     return [
-        ("output", f"{show.dims(ran.output.shape)}  {dtype}"),
+        ("output", f"{show.dims(ran.output.shape)}  {ran.output.dtype}{warning}"),
         ("kernel", f"{kernel}, {threads} thread{'' if threads == 1 else 's'}"),
         ("visible", f"{visible:.1%} of the tiles"),
         ("time", took),
