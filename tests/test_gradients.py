@@ -135,11 +135,15 @@ def test_an_undefined_query_reaches_the_keys_that_it_sees_and_no_others() -> Non
     assert np.isfinite(got.query[:, :, [0, 2]]).all()
 
 
-def test_an_empty_row_takes_no_gradient_even_from_an_undefined_query() -> None:
-    call = plain(mask=DARK)
+def test_an_empty_row_gives_no_gradient_even_when_it_is_undefined() -> None:
+    call = plain(mask=DARK, sinks=normal(4))
     call["query"][:, :, 0] = np.nan
-    got = gradients(d_output=np.full((2, 4, 3, 2), np.nan), d_lse=np.ones((2, 4, 3)), **call)
+    d_output = np.ones((2, 4, 3, 2))
+    d_output[:, :, 0] = np.nan
+    got = gradients(d_output=d_output, d_lse=np.ones((2, 4, 3)), **call)
     assert (got.query[:, :, 0] == 0).all()
+    for argument in ("query", "key", "value", "sinks"):
+        assert np.isfinite(getattr(got, argument)).all(), argument
 
 
 def test_score_mod_has_no_known_derivative() -> None:

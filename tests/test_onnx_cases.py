@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sightline
-from onnx_adapter import Array, Attend, run_node
+from onnx_adapter import Array, Attend, lengthened, run_node
 from sightline import reference
 
 
@@ -67,3 +67,9 @@ def test_every_kind_of_case_is_there() -> None:
         "softmax_precision",
     }
     assert {len([use for use in node.input if use]) for node in nodes} >= {3, 4, 5, 6}
+
+
+def test_a_mask_too_short_for_the_keys_hides_the_rest() -> None:
+    """The official cases hide them by `nonpad_kv_seqlen` as well."""
+    np.testing.assert_array_equal(lengthened(np.array([[True, False]]), 3), [[True, False, False]])
+    np.testing.assert_array_equal(lengthened(np.array([[1.5]]), 3), [[1.5, -np.inf, -np.inf]])

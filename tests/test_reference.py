@@ -195,7 +195,7 @@ def test_everything_against_plain_loops(layout: str) -> None:
     )
     sinks, slopes = rng.standard_normal(heads), rng.random(heads)
     offsets, lengths = [0, 3, -2], [6, 4, 0]
-    left, right, scale, softcap = 3, 1, 0.7, 1.5
+    left, right, scale, softcap = 3, 1, -0.7, 1.5
 
     given = [x.swapaxes(1, 2) if layout == "BLHD" else x for x in (query, key, value)]
     steps = reference.attention(

@@ -61,6 +61,11 @@ def test_distance_is_from_where_the_query_stands() -> None:
     assert see(steps, See(distance=True)).distance == pytest.approx(np.array([(5 + 4) / 2]))
 
 
+def test_distance_counts_forwards_too() -> None:
+    steps = reference.attention(column(0), column(0, 0, 0), column(0, 0, 0), query_offset=1)
+    assert see(steps, See(distance=True)).distance == pytest.approx(np.array([(1 + 0 + 1) / 3]))
+
+
 def test_received(steps: Steps) -> None:
     everything = see(steps, See(received=True)).received
     assert everything == pytest.approx(WEIGHTS.sum(axis=0))
@@ -110,6 +115,9 @@ def test_pooled(steps: Steps) -> None:
     assert pool(1, 1) == pytest.approx(np.array([[3.0]]))
     assert pool(2, 1) == pytest.approx(np.array([[2.0], [1.0]]))  # queries 0 and 1, then 2
     assert pool(1, 2) == pytest.approx(np.array([[1 + 1 / 3 + 2 / 3 + 1 / 6 + 2 / 6, 3 / 6]]))
+    four = reference.attention(column(0, 0, 0, 0), column(0), column(0))
+    in_three = see(four, See(pooled=(3, 1))).pooled
+    assert in_three == pytest.approx(np.array([[2.0], [1.0], [1.0]]))  # i · 3 // 4 is 0, 0, 1, 2
     spread = np.zeros((3, 6))
     spread[:, [0, 2, 4]] = WEIGHTS
     assert pool(3, 6) == pytest.approx(spread)
