@@ -1,4 +1,4 @@
-"""Sightline: exact scaled dot-product attention on the CPU, at the speed of kernels generated for the very call."""
+"""Sightline: exact scaled dot-product attention on the CPU, by kernels generated for the very call."""
 
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads

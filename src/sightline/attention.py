@@ -1,7 +1,7 @@
 """The door: arrays in → Problem → Plan → kernel → arrays out.
 
-Everything that shapes, strides, dtypes and options decide is prepared once and looked up by their signature; a
-repeated call only fills in addresses.
+Everything that shapes, strides, dtypes and options decide is prepared once and looked up by their signature;
+a repeated call only fills in addresses.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
+
+Operands = tuple[Any, ...]
 
 _prepared: dict[Hashable, Prepared] = {}
 MOST_PREPARED = 1024
@@ -50,8 +52,8 @@ def attention(
 ) -> Any:
     """softmax(query · keyᵀ · scale) · value, exactly as docs/semantics.md defines it.
 
-    B sequences, Hq query heads, Hkv key heads, Lq queries, Lk keys, head sizes D and Dv. Query head h reads key
-    head h // (Hq / Hkv). Arrays may be NumPy's, PyTorch CPU tensors, or anything that exports DLPack or a
+    B sequences, Hq query heads, Hkv key heads, Lq queries, Lk keys, head sizes D and Dv. Query head h reads
+    key head h // (Hq / Hkv). Arrays may be NumPy's, PyTorch CPU tensors, or anything that exports DLPack or a
     buffer; strides are free, nothing is copied or changed.
 
     Args:
@@ -62,8 +64,8 @@ def attention(
         bias: floating, broadcasts to (…, Hq, Lq, Lk); added to the scores after scale and softcap.
         causal: a query at position p sees keys j ≤ p. Positions count from `query_offset`.
         window: (left, right): a query at p sees keys p − left ≤ j ≤ p + right, None = unbounded.
-        query_offset: position of the first query, in keys: an int, or one for each sequence. Default 0; must be
-            given when causal or window is used and Lq ≠ Lk.
+        query_offset: position of the first query, in keys: an int, or one for each sequence. Default 0; must
+            be given when causal or window is used and Lq ≠ Lk.
         key_lengths: keys that exist, an int or one for each sequence; keys at and after it are never read.
         scale: multiplies q · k. Default 1/√D.
         softcap: scores become softcap · tanh(score / softcap), after scale, before bias.
@@ -71,14 +73,14 @@ def attention(
         alibi_slopes: (Hq,); slope · |p − j| is subtracted from the score.
         score_mod: not yet: a function of the score comes in a later version.
         layout: "BHLD", or "BLHD" for arrays (…, L, H, D).
-        precision: "highest", "high" or "default": how much a float32 product may be rounded. Everything runs at
-            "highest" so far.
+        precision: "highest", "high" or "default": how much a float32 product may be rounded. Everything runs
+            at "highest" so far.
         see: not yet: statistics of the weights come in a later version.
         out: an array to write to, of the output's shape and dtype, sharing no memory with the inputs.
 
     Returns:
-        (…, Hq, Lq, Dv) in the query's dtype, layout and kind of array (`out` if given). A query that may see no
-        key gets zeros.
+        (…, Hq, Lq, Dv) in the query's dtype, layout and kind of array (`out` if given). A query that may see
+        no key gets zeros.
 
     Raises:
         TypeError, ValueError: what came, what was expected, and what to try.
@@ -94,17 +96,23 @@ def attention(
     Source: Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762
     """
     _not_yet(score_mod=score_mod, see=see)
-    operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
+    operands: Operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
     options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
     prepared = _lookup(operands, options)
     if prepared is None:
-        operands = tuple(
-            None if x is None else arrays.settle(x, name) for name, x in zip(OPERANDS, operands, strict=True)
-        )
+        operands = _settled(operands)
         prepared = _prepare(operands, options)
-    result = arrays.empty_like(query, prepared.output_shape, prepared.dtype) if out is None else out
+    result = (
+        operands[-1] if out is not None else arrays.empty_like(query, prepared.output_shape, prepared.dtype)
+    )
     prepared.run((*operands[:-1], result), query_offset, key_lengths)
-    return arrays.give_back(query, result) if out is None else out
+    return out if out is not None else arrays.give_back(query, result)
+
+
+def _settled(operands: Operands) -> Operands:
+    """The operands, with a NumPy look in place of what has no signature."""
+    pairs = zip(OPERANDS, operands, strict=True)
+    return tuple(None if x is None else arrays.settle(x, name) for name, x in pairs)
 
 
 def _not_yet(**asked: Any) -> None:
@@ -113,19 +121,20 @@ def _not_yet(**asked: Any) -> None:
             raise NotImplementedError(f"{name}= is not there yet; it comes in a later version of sightline.")
 
 
-def _signature(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Hashable:
-    """All that a prepared call depends on. Values per sequence are read at every call: that they are given counts."""
+def _signature(operands: Operands, options: tuple[Any, ...]) -> Hashable:
+    """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
     causal, window, offset, lengths, *rest = options
     return (
         isa.chosen(),
         *[None if x is None else arrays.signature(x) for x in operands],
         *(causal, window, *rest),
+        *map(type, (*options, *(window or ()))),  # 1 == True, but causal=1 is an error
         offset if offset is None or isinstance(offset, int) else "given",
         lengths if lengths is None or isinstance(lengths, int) else "given",
     )
 
 
-def _lookup(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Prepared | None:
+def _lookup(operands: Operands, options: tuple[Any, ...]) -> Prepared | None:
     """What an earlier call of the same signature prepared."""
     try:
         return _prepared.get(_signature(operands, options))
@@ -133,16 +142,20 @@ def _lookup(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Prepared | N
         return None
 
 
-def _prepare(operands: tuple[Any, ...], options: tuple[Any, ...]) -> Prepared:
+def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
     """The slow path: look at everything, raise every error, plan, get the kernel."""
     views = {name: arrays.view(x, name) for name, x in zip(OPERANDS, operands, strict=True) if x is not None}
     named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
     for name in ("query_offset", "key_lengths"):
         named[name] = int_or_spec(named[name])
     if "out" in views and not views["out"].writable:
-        raise ValueError("out is read-only; expected an array to write to; try a fresh one, or leave out=None.")
-    problem = Problem.of(**{name: seen.spec for name, seen in views.items()}, **named)
-    prepared = Prepared(plan(problem, isa.chosen()), views["out"].spec if "out" in views else None)
+        raise ValueError(
+            "out is read-only; expected an array to write to; try a fresh one, or leave out=None."
+        )
+    specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
+    problem = Problem.of(**specs, **named)
+    lengths = named["key_lengths"] if isinstance(named["key_lengths"], int) else None
+    prepared = Prepared(plan(problem, isa.chosen()), views["out"].spec if "out" in views else None, lengths)
     with contextlib.suppress(TypeError, arrays.NoSignatureError):  # e.g. a window given as a list
         if len(_prepared) >= MOST_PREPARED:
             _prepared.clear()

@@ -1,7 +1,7 @@
 """How a problem will be computed: which kernel, in which blocks, tiles and work items. Pure, and printable.
 
-A *space* is a run of query rows that share one key head: one head's queries, or, when a group of heads shares a
-key head and each has few queries, the whole group's. A work item is one block of rows of one space.
+A *space* is a run of query rows that share one key head: one head's queries, or, when a group of heads shares
+a key head and each has few queries, the whole group's. A work item is one block of rows of one space.
 """
 
 from __future__ import annotations
@@ -70,6 +70,21 @@ class KernelKey:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterTile:
+    """How registers are shared out: queries × keys (or × dimensions) vectors of sums, and their operands."""
+
+    queries: int
+    """vectors of queries"""
+    keys: int
+    dims: int
+
+
+def register_tile(isa: Isa) -> RegisterTile:
+    """32 registers: 4·6 sums, 4 vectors of queries, a broadcast number. 16 registers: 2·6, 2 and 1."""
+    return RegisterTile(queries=4 if isa.registers >= 32 else 2, keys=6, dims=6)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One problem on one instruction set."""
 
@@ -129,7 +144,7 @@ class Plan:
 
     @property
     def visible_fraction(self) -> float:
-        """Share of tiles that some row may see, as far as causality and window tell before the call is made."""
+        """Share of tiles that some row may see, as far as causality and window tell before the call."""
         p = self.problem
         if not p.queries or not p.keys:
             return 0.0
@@ -163,10 +178,11 @@ class Plan:
         steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
         rows = "the group's heads folded into rows" if self.folded else "one head's queries"
         return (
-            f"kernel  {k.dtype} on {self.isa.name}, D {k.dim}, Dv {k.value_dim}, with {', '.join(steps) or 'nothing else'}\n"
+            f"kernel  {k.dtype} on {self.isa.name}, D {k.dim}, Dv {k.value_dim}"
+            f"{', with ' if steps else ''}{', '.join(steps)}\n"
             f"blocks  {self.block_rows} rows ({rows}) against tiles of {self.tile_keys} keys\n"
-            f"work    {self.items} items ({self.sequences} sequences × {self.spaces} spaces × {self.blocks} blocks), "
-            f"{self.visible_fraction:.1%} of the tiles of {p.queries} × {p.keys}"
+            f"work    {self.items} items ({self.sequences} sequences × {self.spaces} spaces × {self.blocks} "
+            f"blocks), {self.visible_fraction:.1%} of the tiles of {p.queries} × {p.keys}"
         )
 
 

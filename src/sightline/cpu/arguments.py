@@ -1,4 +1,4 @@
-"""What a kernel is told at run time: one array of 64-bit slots, named here for those who write it and who read it."""
+"""What a kernel is told at run time: an array of 64-bit slots, named here for its writers and its readers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NAMES = (
     "slice_items",  # items a thread takes before it returns to Python, where Ctrl-C is heard
     # Addresses of the operands, and of the table with a row per sequence (BATCH_COLUMNS).
     *("query", "key", "value", "out", "mask", "bias", "sinks", "slopes", "batches"),
-    # Sizes. A "space" is a run of query rows that shares one key head: one head's queries, or a whole group's.
+    # Sizes. A "space" is a run of query rows that share a key head: one head's queries, or a group's.
     *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
     # Strides in bytes: from head to head, row to row, element to element.
     *("query_head", "query_row", "query_step", "key_head", "key_row", "key_step"),

@@ -107,10 +107,7 @@ def _seal(name: str, code: bytes) -> bytes:
 def _read_file(name: str, directory: int) -> bytes:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: a FIFO must not hang us
     with open(os.open(name, flags, dir_fd=directory), "rb") as file:  # noqa: PTH123 - relative to a descriptor
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise _UnusableError(f"the file {name} in the cache is not a regular file")
-        _require_private(status, f"the file {name} in the cache")
+        _require_private(os.fstat(file.fileno()), f"the file {name} in the cache")
         content = file.read()
         head = len(_MAGIC) + _SEAL_BYTES
         code = content[head:]

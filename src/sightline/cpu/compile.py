@@ -101,9 +101,7 @@ def assembly(ir_text: str, isa: Isa) -> str:
 
 @functools.cache
 def _linker(isa: Isa) -> Any:
-    linker = llvm.create_lljit_compiler(_machine(isa), use_jit_link=True)
-    linker._owned = True  # never freed: pool threads may be in the machine code when the process ends
-    return linker
+    return llvm.create_lljit_compiler(_machine(isa), use_jit_link=True)
 
 
 def _link(name: str, code: bytes, isa: Isa) -> int:
@@ -113,7 +111,7 @@ def _link(name: str, code: bytes, isa: Isa) -> int:
         tracker = library.link(_linker(isa), f"sightline{next(_serial)}")
     except RuntimeError as error:
         raise ValueError(f"the kernel {name!r} cannot be linked: {error}") from error
-    tracker._owned = True
+    tracker._owned = True  # never freed: pool threads may be in the machine code when the process ends
     return int(tracker[name])
 
 

@@ -1,13 +1,13 @@
-"""The number formats of arrays in memory, and how kernels read and write them: widened on the way in, rounded out."""
+"""The number formats of arrays in memory: widened on the way into a kernel, rounded on the way out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.emit import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
+from sightline.cpu.values import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Pointer, Type, Value
+    from sightline.cpu.values import Pointer, Type, Value
 
 _MEMORY = {"float64": DOUBLE, "float32": FLOAT, "float16": HALF, "bfloat16": I16}
 
@@ -43,7 +43,7 @@ def _to_bfloat16(value: Value) -> Value:
     bits = value.bits()
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     quiet_nan = (bits >> 16) | 0x40
-    return (value != value).where(quiet_nan, rounded).to(I16)  # noqa: PLR0124: true for NaN
+    return (value != value).where(quiet_nan, rounded).to(I16)  # noqa: PLR0124 (NaN)
 
 
 def memory(dtype: str) -> Type:

@@ -9,11 +9,12 @@
             O = O·exp(m_old − m) + P·V               tiles.accumulate
         output = O / l                               softmax.finish, transpose.lanes_to_rows
 
-after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and Oᵀ hold
-one key or one dimension per row and one query per lane, so the softmax never reduces across a register.
+after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and
+Oᵀ hold one key or one dimension per row and one query per lane, so the softmax needs no sum across a register.
 
-A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, a block whose result holds a NaN
-or an Inf is done again, carefully: its masked keys are then skipped one by one. What a query does see stays NaN.
+A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, a block whose result holds a
+NaN or an Inf is done again, carefully: its masked keys are then skipped one by one. What a query does see
+stays NaN.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import modify, softmax, tiles, transpose
-from sightline.cpu.emit import ADDRESS, INT
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, of_sequence
+from sightline.cpu.values import ADDRESS, BOOL, INT
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Pointer, Value
+    from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
+    from sightline.cpu.values import Pointer, Value
     from sightline.plan import KernelKey
 
 ENTRY = "attend"
-# In the careful pass values shrink by this, so that a sum of large ones does not overflow before it is divided.
+# In the careful pass values shrink by this: a sum of large ones must not overflow before it is divided.
 SHRINK = 2.0**-24
 
 
@@ -69,15 +71,18 @@ class _Block:
         self.pack_mask = modify.pack_mask(k) if key.mask else None
         self.modify = modify.modify(k) if key.modified or key.selective else None
         self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
-        self.accumulate = {False: tiles.accumulate(k), True: tiles.accumulate_carefully(k, softmax.UNSEEN, SHRINK)}
+        self.accumulate = {
+            False: tiles.accumulate(k),
+            True: tiles.accumulate_carefully(k, softmax.UNSEEN, SHRINK),
+        }
         self.tile = {careful: self._tile(careful=careful) for careful in (False, True)}
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for the rows of one work item."""
-        k, scratch = self.k, self.k.scratch
+        k = self.k
         rows = gather(k, f, a, w, item)
         query_rows, out_rows, query, output, fade = (
-            w + scratch.offset(part) for part in ("query_rows", "out_rows", "query", "output", "fade")
+            k.place(w, part) for part in ("query_rows", "out_rows", "query", "output", "fade")
         )
         dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
         f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
@@ -94,18 +99,20 @@ class _Block:
         """From m = −inf, l = 0, O = 0 through every tile that some row may see."""
         k, size = self.k, self.k.key.tile_keys
         softmax.start(k, f, w, rows.vectors)
-        output = k.scratch.table(w, "output")
+        output = k.table(w, "output")
         with f.loop(0, k.key.value_dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
             output[d, g] = f.zeros(k.vec)
-        keys, values = (
-            k.address(a, name) + (of_sequence(rows.sequence, name) + rows.key_head * k.argument(f, a, f"{name}_head"))
-            for name in ("key", "value")
-        )
+        keys, values = (self._of_head(f, a, rows, name) for name in ("key", "value"))
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
             first, last = corner.max(rows.begin), (corner + size).min(rows.end)
-            full = (first >= rows.full_begin) & (last <= rows.full_end)
-            f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full.unsigned(INT))
+            full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
+            f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
+
+    def _of_head(self, f: Function, a: Pointer, rows: Rows, name: str) -> Pointer:
+        """The keys or values that these rows read."""
+        head = rows.key_head * self.k.argument(f, a, f"{name}_head")
+        return self.k.address(a, name) + (of_sequence(rows.sequence, name) + head)
 
     def _tile(self, *, careful: bool) -> Function:
         """One tile of keys against the block's rows.
@@ -113,35 +120,36 @@ class _Block:
         Parameters: arguments, workspace, the head's keys and values, first key of the tile, keys in it, rows,
         whether every row may see all of it (as far as causal and window go).
         """
-        k, key = self.k, self.k.key
-        name = "tile.careful" if careful else "tile"
-        with k.module.function(name, ADDRESS, ADDRESS, ADDRESS, ADDRESS, INT, INT, INT, INT, returns=INT) as f:
+        k = self.k
+        name, kinds = ("tile.careful" if careful else "tile"), (*[ADDRESS] * 4, *[INT] * 4)
+        with k.module.function(name, *kinds, returns=INT) as f:
             a, w, keys, values, first, n, rows, full = f.arguments()
             if self.pack_mask is not None:
                 kind = f.call(self.pack_mask, a, w, first, n, rows)
                 f.give_if(kind == modify.EMPTY, 0)
                 full = full & (kind == modify.FULL).unsigned(INT)
             vectors = (rows + (k.lanes - 1)) // k.lanes
-            keys, key_row = self._packed(f, a, w, "key", keys, first, n)
-            f.call(self.scores, w, keys, key_row, n, vectors)
+            key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
+            keys, values = keys + first * key_row, values + first * value_row
+            packed, row = self._packed(f, a, w, "key", keys, n)
+            f.call(self.scores, w, packed, row, n, vectors, values, value_row)
             self._modified(f, a, w, first, n, vectors, full)
             f.call(self.weights[careful], a, w, n, vectors)
-            values, value_row = self._packed(f, a, w, "value", values, first, n)
-            f.call(self.accumulate[careful], w, values, value_row, n, vectors)
+            packed, row = self._packed(f, a, w, "value", values, n)
+            f.call(self.accumulate[careful], w, packed, row, n, vectors, keys + n * key_row, key_row)
             f.give(1)
         return f
 
     def _packed(
-        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, first: Value, n: Value
+        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value
     ) -> tuple[Pointer, Value]:
-        """The tile's keys or values as rows of the arithmetic's type: as they are, or copied and converted."""
+        """The tile's keys or values as rows of the arithmetic's type: as they are, or copied and widened."""
         k, key = self.k, self.k.key
         row = k.argument(f, a, f"{name}_row")
-        rows = rows + first * row
         stage, dim = {"key": (key.stage_key, key.dim), "value": (key.stage_value, key.value_dim)}[name]
         if not stage or self.rows_to_rows is None:
             return rows, row
-        target = w + k.scratch.offset(f"{name}s")
+        target = k.place(w, f"{name}s")
         f.call(self.rows_to_rows, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
         return target, f.value(dim * k.element_bytes)
 
@@ -151,20 +159,22 @@ class _Block:
         """Modify the scores where this tile needs it."""
         k, key = self.k, self.k.key
         if key.bias:
-            step = k.argument(f, a, "bias_step")
-            table = w + k.scratch.offset("bias_rows")
-            f.call(self.bias_to_lanes, table, first * step, step, n, vectors, w + k.scratch.offset("bias"), w)
-        if key.modified:
-            f.call(self.modify, a, w, first, n, vectors)
-        elif key.selective:
-            with f.when(full == 0):
+            step, table, target = k.argument(f, a, "bias_step"), k.place(w, "bias_rows"), k.place(w, "bias")
+            f.call(self.bias_to_lanes, table, first * step, step, n, vectors, target, w)
+        if self.modify is not None:
+            with f.when(f.value(1, BOOL) if key.modified else full == 0):
                 f.call(self.modify, a, w, first, n, vectors)
 
 
 def _holds_nan_or_inf(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
     """Whether O does: 0·O is 0 for every other number."""
-    output = k.scratch.table(w, "output")
-    probe = f.variable(f.zeros(k.vec))
-    with f.loop(0, k.key.value_dim, name="probe") as d, f.loop(0, vectors, name="rows") as g:
-        probe.value = output[d, g].fma(0.0, probe.value)
-    return (probe.value != 0.0).any()
+    output = k.table(w, "output")
+    probes = [f.variable(f.zeros(k.vec)) for _ in range(4)]  # one chain would wait for each multiplication
+    with f.loop(0, vectors, name="rows") as g, f.loop(0, k.key.value_dim, 4, name="probe") as d:
+        for u, probe in enumerate(probes):
+            last = f.value(k.key.value_dim - 1)
+            probe.value = output[(d + u).min(last), g].fma(0.0, probe.value)
+    found, *others = (probe.value for probe in probes)
+    for other in others:
+        found = found + other
+    return (found != 0.0).any()

@@ -132,9 +132,7 @@ def target(name: str) -> Isa:
     if row.tuned and _missing(row, host) is None:
         cpu = host.cpu
         # The CPU's name could promise what a virtual machine hides, hence every feature by name as well.
-        # Several CPU models prefer 256-bit vectors for what LLVM vectorises; our code says how wide it is.
-        flags = [("+" if on else "-") + feature for feature, on in sorted(host.features.items())]
-        features = ",".join([*flags, "-prefer-256-bit"])
+        features = ",".join(("+" if on else "-") + word for word, on in sorted(host.features.items()))
         extras = tuple(feature for feature in row.extras if host.features.get(feature, False))
     return Isa(row.name, triple, cpu, features, row.vector_bytes, row.registers, extras)
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.emit import ADDRESS, BYTE, I32, INT, Table, Value, vector
-from sightline.cpu.kernel import MASK_WORD
+from sightline.cpu.values import ADDRESS, BYTE, I32, INT, Table, Value, vector
 from sightline.cpu.vmath import tanh
+from sightline.cpu.workspace import MASK_WORD
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Pointer
+    from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer
 
 NEGATIVE_INFINITY = float("-inf")
 EMPTY, FULL, PARTIAL = 0, 1, 2  # as masks.Tile
@@ -26,7 +27,7 @@ def modify(k: Kernel) -> Function:
     """
     with k.module.function("modify", ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, vectors = f.arguments()
-        table, top = k.scratch.table(w, "scores"), k.scratch.table(w, "top")
+        table, top = k.table(w, "scores"), k.table(w, "top")
         with f.loop(0, vectors, name="rows") as g:
             largest = f.variable(f.value(NEGATIVE_INFINITY, k.vec))
             change = _Change(k, f, a, w, g)
@@ -43,7 +44,7 @@ class _Change:
 
     def __init__(self, k: Kernel, f: Function, a: Pointer, w: Pointer, g: Value) -> None:
         self.k, self.f, self.g = k, f, g
-        key, table = k.key, k.scratch.table
+        key, table = k.key, k.table
         self.scale = k.number(a, "scale")
         if key.softcap:
             self.softcap = k.number(a, "softcap")
@@ -55,7 +56,7 @@ class _Change:
             self.begin = table(w, "first")[g]
             self.width = table(w, "end")[g] - self.begin
         if key.mask:
-            words = w + k.scratch.offset("words") + g * (k.lanes * 4)
+            words = k.place(w, "words") + g * (k.lanes * 4)
             self.words = Table(words, vector(I32, k.lanes), k.block_rows * 4)
 
     def score(self, s: Value, first: Value, j: Value) -> Value:
@@ -92,8 +93,8 @@ def pack_mask(k: Kernel) -> Function:
     with k.module.function("pack_mask", ADDRESS, ADDRESS, INT, INT, INT, returns=INT) as f:
         a, w, first, n, rows = f.arguments()
         step, keys = k.argument(f, a, "mask_step"), k.argument(f, a, "keys")
-        table = w + k.scratch.offset("mask_rows")
-        words = Table(w + k.scratch.offset("words"), I32, k.block_rows * 4, 4)
+        table = k.place(w, "mask_rows")
+        words = Table(k.place(w, "words"), I32, k.block_rows * 4, 4)
         some, every = f.variable(f.value(0, I32)), f.variable(f.value(-1, I32))
         with f.loop(0, n, MASK_WORD, name="word") as start:
             count = (n - start).min(MASK_WORD)

@@ -1,7 +1,7 @@
-"""The rows of a block: which head and query each one is, where it lies in the operands, which keys it may see.
+"""The rows of a block: which head and query each is, where it lies in the operands, which keys it may see.
 
-Rows are the queries of one head, or, when a group of heads shares a key head and each has few queries, those of
-the whole group one after another: `space` names the run of rows that a block is cut from.
+Rows are the queries of one head, or, when a group of heads shares a key head and each has few queries, those
+of the whole group one after another: `space` names the run of rows that a block is cut from.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sightline.cpu.arguments import BATCH_COLUMNS
-from sightline.cpu.emit import ADDRESS, DOUBLE, INT, Pointer, Table, Value, bytes_of
+from sightline.cpu.values import DOUBLE, INT, Pointer, Value, bytes_of
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Variable
+    from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Variable
 
 
 @dataclass
@@ -37,7 +38,7 @@ def of_sequence(sequence: Pointer, column: str) -> Value:
 
 
 def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
-    """Find out all about the rows of a work item, and fill the workspace's tables of what differs from row to row."""
+    """Find out all about a work item's rows; fill the workspace's tables of what differs from row to row."""
     batch, space, block = _place(k, f, a, item)
     sequence = k.address(a, "batches") + batch * (8 * len(BATCH_COLUMNS))
     total, queries = k.argument(f, a, "space_rows"), k.argument(f, a, "queries")
@@ -60,14 +61,16 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
 
 
 def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
-    """Work item → sequence, space, block. Blocks of one space follow each other (its keys stay in the cache), or
-    spaces of one block do (a mask they share does)."""
+    """Work item → sequence, space, block.
+
+    Blocks of one space follow each other (its keys stay in the cache), or spaces of one block (their mask).
+    """
     spaces, blocks = k.argument(f, a, "spaces"), k.argument(f, a, "blocks")
     by_block = k.argument(f, a, "by_block") != 0
     inner = by_block.where(spaces, blocks)
     fast, slow = item % inner, (item // inner) % by_block.where(blocks, spaces)
     block = by_block.where(slow, fast)
-    # The last block first: under a causal mask it is the longest, and the short ones fill the gaps at the end.
+    # The last block first: under a causal mask it is the longest, and short ones fill the gaps at the end.
     return item // (spaces * blocks), by_block.where(fast, slow), blocks - 1 - block
 
 
@@ -82,7 +85,8 @@ class _RowTables:
             name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands
         }  # fmt: skip
         self.stride = {
-            name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row")) for name in self.operands
+            name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row"))
+            for name in self.operands
         }
         self.position, self.length = of_sequence(sequence, "position"), of_sequence(sequence, "length")
         start = (f.value(0), self.length, f.value(0), self.length)
@@ -92,10 +96,14 @@ class _RowTables:
 
     def fill(self, r: Value, head: Value, query: Value) -> None:
         """Row r of the block is this query of this head."""
+        columns = {"query": self.key.dim, "out": self.key.value_dim}
         for name in self.operands:
             head_stride, row_stride = self.stride[name]
             place = self.base[name] + (head * head_stride + query * row_stride)
-            (self.w + self.k.scratch.offset(f"{name}_rows") + r * 8).store(place.distance())
+            if name in columns:  # fetched here, all rows at once, and not row by row when they are needed
+                for line in range(0, columns[name] * formats.size(self.key.dtype), CACHE_LINE):
+                    (place + line).prefetch(write=name == "out")
+            (self.k.place(self.w, f"{name}_rows") + r * 8).store(place.distance())
         p = self.position + query
         if self.key.banded:
             self._interval(r, p)
@@ -109,7 +117,7 @@ class _RowTables:
         return (self.k.address(self.a, name) + head * 8).load(DOUBLE).to(self.k.compute)
 
     def _number(self, r: Value, part: str, value: Value) -> None:
-        (self.w + self.k.scratch.offset(part) + r * self.k.element_bytes).store(value)
+        (self.k.place(self.w, part) + r * self.k.element_bytes).store(value)
 
     def _interval(self, r: Value, p: Value) -> None:
         """Keys first ≤ j < end: p − left ≤ j ≤ p + right, within the sequence."""
@@ -118,10 +126,7 @@ class _RowTables:
         first = (p - left).max(0).min(end)
         for part, value in (("first", first), ("end", end)):
             element = self.k.integers.element
-            (self.w + self.k.scratch.offset(part) + r * bytes_of(element)).store(value.to(element))
+            (self.k.place(self.w, part) + r * bytes_of(element)).store(value.to(element))
         begin, stop, full_begin, full_end = self.bounds
         begin.value, stop.value = begin.value.min(first), stop.value.max(end)
         full_begin.value, full_end.value = full_begin.value.max(first), full_end.value.min(end)
-
-
-__all__ = ["ADDRESS", "Rows", "Table", "gather", "of_sequence"]

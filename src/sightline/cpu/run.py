@@ -11,18 +11,19 @@ import numpy as np
 
 from sightline import arrays, operands
 from sightline.cpu import compile as compiler
-from sightline.cpu import forward, threads
+from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits
-from sightline.cpu.kernel import Kernel
-from sightline.cpu.vmath import LOG2_E
+from sightline.cpu.workspace import Workspace
 from sightline.problem import sequence_ints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sightline.arrays import Spec
-    from sightline.plan import Plan
+    from sightline.cpu.isa import Isa
+    from sightline.plan import KernelKey, Plan
 
+LOG2_E = math.log2(math.e)
 UNBOUNDED = 2**40  # further than any position
 _CANCELLED = 2**62  # an item number no call reaches
 _NAMES = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
@@ -41,26 +42,33 @@ def _workspace(size: int) -> int:
     return int(_thread.address)
 
 
+def _generate(key: KernelKey, isa: Isa) -> str:
+    """The generator is imported when a kernel is not in the cache."""
+    from sightline.cpu import forward
+
+    return forward.generate(key, isa)
+
+
 class Prepared:
     """A call ready to run on any arrays of its signature."""
 
-    def __init__(self, plan: Plan, out: Spec | None) -> None:
+    def __init__(self, plan: Plan, out: Spec | None, key_length: int | None = None) -> None:
         p = plan.problem
         self.plan, self.output_shape, self.dtype = plan, p.output_shape, p.dtype
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
         key, isa = plan.kernel, plan.isa
-        address = compiler.load(forward.ENTRY, key, isa, lambda: forward.generate(key, isa))
+        address = compiler.load("attend", key, isa, lambda: _generate(key, isa))
         self._kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
-        self._workspace_bytes = Kernel(key, isa).scratch.bytes
+        self._workspace_bytes = Workspace(key, isa).bytes
         specs = _specs(plan, out)
         self._template = _template(plan, specs)
-        self._batches = _batches(plan, specs)
+        self._batches = _batches(plan, specs, p.keys if key_length is None else key_length)
         self._out_checked = out is None
         self._specs = specs
 
     def run(self, given: tuple[Any, ...], query_offset: object, key_lengths: object) -> None:
-        """Write softmax(Q·Kᵀ)·V into the last of the operands, on as many threads as are allowed and worth it."""
+        """Write the output into the last of the operands, on as many threads as are allowed and worth it."""
         block = Block.from_buffer_copy(self._template)
         for slot, x in zip(_ADDRESS_SLOTS, given, strict=False):
             if x is not None:
@@ -89,7 +97,7 @@ class Prepared:
             return self._batches
         batches = self._batches.copy()
         for name, value in given.items():
-            if value is not None:
+            if not (value is None or isinstance(value, int)):
                 batches[:, _COLUMN[name]] = sequence_ints(value, name, problem).reshape(-1)
         return batches
 
@@ -117,7 +125,9 @@ class _Work:
 
     __slots__ = ("_address", "_block", "_bytes", "_keep", "_kernel")
 
-    def __init__(self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: list[object]) -> None:
+    def __init__(
+        self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: list[object]
+    ) -> None:
         self._kernel, self._block, self._bytes, self._keep = kernel, block, workspace, keep
         self._address = ctypes.addressof(block)
 
@@ -179,7 +189,7 @@ def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64
     return block
 
 
-def _batches(plan: Plan, specs: dict[str, Spec]) -> NDArray[np.int64]:
+def _batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.int64]:
     """One row per sequence: where its part of each operand begins, in bytes; its first position; its keys."""
     p = plan.problem
     table = np.zeros((math.prod(p.batch), len(BATCH_COLUMNS)), np.int64)
@@ -188,7 +198,7 @@ def _batches(plan: Plan, specs: dict[str, Spec]) -> NDArray[np.int64]:
         strides = np.array(spec.strides[:-3], np.int64)
         table[:, BATCH_COLUMNS.index(name)] = strides @ index
     table[:, _COLUMN["query_offset"]] = p.query_offset or 0
-    table[:, _COLUMN["key_lengths"]] = p.keys
+    table[:, _COLUMN["key_lengths"]] = key_length
     return table
 
 

@@ -1,19 +1,20 @@
 """The online softmax: each row's running maximum m and denominator l, one tile of keys after another.
 
-Everything is in powers of two: weight = 2^(score·c − m), where c = log2(e), times the scale if nothing needed the
-scaled score before.
+Everything is in powers of two: weight = 2^(score·c − m), where c = log2(e), times the scale if nothing needed
+the scaled score before.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.emit import ADDRESS, INT
+from sightline.cpu.values import ADDRESS, INT
 from sightline.cpu.vmath import LOG2_E, exp2
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Pointer, Value, Variable
+    from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer, Value, Variable
 
 NEGATIVE_INFINITY = float("-inf")
 UNROLL = 4
@@ -25,7 +26,7 @@ UNSEEN = -0.0
 
 def start(k: Kernel, f: Function, w: Pointer, vectors: Value) -> None:
     """M = −inf, l = 0; with a sink, m = sink and l = 1: a key that has a weight and no value."""
-    high, total, sink = (k.scratch.table(w, part) for part in ("high", "sum", "sink"))
+    high, total, sink = (k.table(w, part) for part in ("high", "sum", "sink"))
     with f.loop(0, vectors, name="start") as g:
         if k.key.sinks:
             s = sink[g] * LOG2_E
@@ -44,7 +45,7 @@ def weights(k: Kernel, *, careful: bool) -> Function:
     name = "weights.careful" if careful else "weights"
     with k.module.function(name, ADDRESS, ADDRESS, INT, INT) as f:
         a, w, n, vectors = f.arguments()
-        high, top, total, fade = (k.scratch.table(w, part) for part in ("high", "top", "sum", "fade"))
+        high, top, total, fade = (k.table(w, part) for part in ("high", "top", "sum", "fade"))
         c = k.number(a, "exponent")
         with f.loop(0, vectors, name="rows") as g:
             m_old = high[g]
@@ -67,7 +68,7 @@ def _each_key(
     *, careful: bool,
 ) -> None:  # fmt: skip
     """S[j] → P[j] and the sums of P, four keys at a time."""
-    table = k.scratch.table(w, "scores")
+    table = k.table(w, "scores")
 
     def weigh(j: Value, part: Variable) -> None:
         s = table[j, g]
@@ -91,7 +92,7 @@ def _at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value) -> Value:
 
 
 def finish(k: Kernel, f: Function, w: Pointer, vectors: Value, grow: Value) -> None:
-    """fade = grow / l, what the output is multiplied by; 0 for a row that saw no key."""
-    total, fade = (k.scratch.table(w, part) for part in ("sum", "fade"))
+    """Fade = grow / l, what the output is multiplied by; 0 for a row that saw no key."""
+    total, fade = (k.table(w, part) for part in ("sum", "fade"))
     with f.loop(0, vectors, name="finish") as g:
         fade[g] = (total[g] == 0.0).where(0.0, grow / total[g])

@@ -1,4 +1,4 @@
-"""Between rows in memory and lanes in registers: query rows become lanes on the way in, and rows again on the way out.
+"""Between rows in memory and lanes in registers: query rows become lanes on the way in, rows on the way out.
 
 A block's rows are given as a table of addresses, so that rows of several heads can share a block.
 """
@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.emit import ADDRESS, INT, Table
+from sightline.cpu.values import ADDRESS, INT, Table
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Pointer, Value
+    from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer, Value
 
 
 def transposed(rows: list[Value]) -> list[Value]:
-    """n vectors of n lanes → the n vectors that hold their first lanes, second lanes, …: log2 n rounds of swaps."""
+    """N vectors of n lanes → n vectors of their first lanes, second lanes, …: log2 n rounds of swaps."""
     n, distance = len(rows), 1
     while distance < n:
         lower = [lane if not lane & distance else lane - distance + n for lane in range(n)]
@@ -33,35 +34,42 @@ def transposed(rows: list[Value]) -> list[Value]:
 def rows_to_lanes(k: Kernel, dtype: str) -> Function:
     """T[c, lane] = row_lane[c] for `columns` columns of every row of the block.
 
-    Parameters: table of row addresses, bytes to the first column, from column to column, columns, vectors of rows,
-    T, workspace.
+    Parameters: table of row addresses, bytes to the first column, bytes from column to column, columns,
+    vectors of rows, T, workspace.
     """
     name = f"rows_to_lanes.{dtype}"
     with k.module.function(name, ADDRESS, INT, INT, INT, INT, ADDRESS, ADDRESS) as f:
         table, corner, step, columns, vectors, target, workspace = f.arguments()
-        lanes, patch = k.lanes, k.scratch.table(workspace, "patch")
+        lanes, patch = k.lanes, k.table(workspace, "patch")
         with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
-            row = [(table + g * (lanes * 8) + r * 8).follow() + (corner + c * step) for r in range(lanes)]
-            whole = (step == formats.size(dtype)) & (c + lanes <= columns)
+            rows, start, left = table + g * (lanes * 8), corner + c * step, columns - c
+            whole = (step == formats.size(dtype)) & (left >= lanes)
             with f.either(whole) as (then, otherwise):
                 with then:
                     for r in range(lanes):
-                        patch[r, 0] = formats.load(row[r], dtype, k.compute, lanes)
+                        patch[r] = formats.load((rows + r * 8).follow() + start, dtype, k.compute, lanes)
                 with otherwise:
-                    _patch_from_elements(k, f, dtype, table + g * (lanes * 8), corner + c * step, step, columns - c, patch)
+                    _patch_from_elements(k, f, dtype, rows, start, step, left, patch)
             place = Table(target + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
-            for i, column in enumerate(transposed([patch[r, 0] for r in range(lanes)])):
+            for i, column in enumerate(transposed([patch[r] for r in range(lanes)])):
                 place[i] = column
     return f
 
 
 def _patch_from_elements(
-    k: Kernel, f: Function, dtype: str, table: Pointer, corner: Value, step: Value, columns: Value, patch: Table
+    k: Kernel,
+    f: Function,
+    dtype: str,
+    table: Pointer,
+    corner: Value,
+    step: Value,
+    columns: Value,
+    patch: Table,
 ) -> None:
     """The careful way in: any stride, and the last columns of a row."""
     with f.loop(0, k.lanes, name="row") as r, f.loop(0, columns.min(k.lanes), name="column") as i:
         number = formats.load((table + r * 8).follow() + (corner + i * step), dtype, k.compute)
-        (patch.pointer(r, 0) + i * k.element_bytes).store(number)
+        (patch.pointer(r) + i * k.element_bytes).store(number)
 
 
 def lanes_to_rows(k: Kernel, dtype: str) -> Function:
@@ -73,7 +81,7 @@ def lanes_to_rows(k: Kernel, dtype: str) -> Function:
     with k.module.function(name, ADDRESS, INT, INT, INT, ADDRESS, ADDRESS, ADDRESS) as f:
         table, step, columns, rows, source, factors, workspace = f.arguments()
         lanes, size = k.lanes, formats.size(dtype)
-        patch = workspace + k.scratch.offset("patch")
+        patch = k.place(workspace, "patch")
         with f.loop(0, rows, lanes, name="vector") as first, f.loop(0, columns, lanes, name="columns") as c:
             g = first // lanes
             factor = (factors + g * k.vector_bytes).load(k.vec)
@@ -90,9 +98,9 @@ def lanes_to_rows(k: Kernel, dtype: str) -> Function:
                     for r in range(lanes):
                         formats.store(made[r], patch + r * (lanes * size), dtype)
                     valid, count = (rows - first).min(lanes), (columns - c).min(lanes)
-                    with f.loop(0, valid, name="row") as r, f.loop(0, count, name="column") as i:
-                        number = (patch + r * (lanes * size) + i * size).load(formats.memory(dtype))
-                        ((place + r * 8).follow() + (c + i) * step).store(number)
+                    with f.loop(0, valid, name="row") as row, f.loop(0, count, name="column") as i:
+                        number = (patch + row * (lanes * size) + i * size).load(formats.memory(dtype))
+                        ((place + row * 8).follow() + (c + i) * step).store(number)
     return f
 
 
@@ -112,5 +120,3 @@ def rows_to_rows(k: Kernel, dtype: str) -> Function:
             with f.loop(whole, columns, name="column") as c:
                 (made + c * k.element_bytes).store(formats.load(start + c * step, dtype, k.compute))
     return f
-
-

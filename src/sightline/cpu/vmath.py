@@ -16,10 +16,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu.emit import BYTE, DOUBLE, FLOAT, I16, I32, bytes_of, scalar
+from sightline.cpu.values import BYTE, DOUBLE, FLOAT, I16, I32, bytes_of, scalar
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Value
+    from sightline.cpu.values import Value
 
 LOG2_E = math.log2(math.e)
 
@@ -121,7 +121,7 @@ _FORMATS = {
 
 
 def exp2(x: Value) -> Value:
-    """2^x for x ≤ 0: 2^n · 2^f, n an integer. exp2(−inf) = 0."""
+    """Two to the x, for x ≤ 0: 2^n · 2^f with n an integer. −inf gives 0."""
     form = _FORMATS[scalar(x.kind)]
     if _has_scalef(x):  # n = floor(x): vreduce gives f = x − n, vscalef multiplies by 2^n
         return _scaled(_polynomial(_fraction(x), form.exp2_floor), x)
@@ -150,7 +150,7 @@ def _polynomial(f: Value, coefficients: tuple[float, ...]) -> Value:
 def _split(x: Value, form: _Format) -> tuple[Value, Value]:
     """2^n and f with x = n + f, |f| ≤ 1/2, for |n| within the exponent's range.
 
-    Adding 1.5·2^mantissa rounds x to an integer, which then stands in the low bits: shifted, it is an exponent.
+    Adding 1.5·2^mantissa rounds x to an integer that stands in the low bits: shifted, it is an exponent.
     """
     magic = 1.5 * 2.0**form.mantissa + form.bias
     shifted = x + magic

@@ -1,0 +1,58 @@
+"""A thread's working memory for one block of rows: where each part lies. Plain numbers, no code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.plan import ROW_BYTES, register_tile
+
+if TYPE_CHECKING:
+    from sightline.cpu.isa import Isa
+    from sightline.plan import KernelKey
+
+MASK_WORD = 32  # keys per word of a packed mask
+
+
+class Workspace:
+    """The parts, in order; `offset` tells where one begins, `bytes` how much there is in all.
+
+    | part | what | shape |
+    |---|---|---|
+    | query, output | Qᵀ and Oᵀ of the block | dimension × row |
+    | scores | Sᵀ of a tile; then, in place, Pᵀ | key × row |
+    | bias | Bᵀ of a tile | key × row |
+    | keys, values | a tile of K and V as packed rows, where they need converting | key × dimension |
+    | words | the tile's mask, 32 keys to a word | word × row |
+    | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
+    | position, slope, sink, first, end | what differs from row to row | row |
+    | *_rows | addresses of the block's rows in the operands | row |
+    | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
+    """
+
+    def __init__(self, key: KernelKey, isa: Isa) -> None:
+        lanes, rows = isa.lanes(key.element_bytes), key.block_rows
+        tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
+        parts = {
+            "query": (key.dim + lanes) * ROW_BYTES,
+            "output": (key.value_dim + lanes) * ROW_BYTES,
+            "scores": tile * ROW_BYTES,
+            "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
+            "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
+            "values": key.tile_keys * key.value_dim * key.element_bytes if key.stage_value else 0,
+            "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
+            **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
+            **dict.fromkeys(("first", "end"), ROW_BYTES),
+            **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows"), rows * 8),
+            "patch": lanes * isa.vector_bytes,
+        }
+        self._offsets: dict[str, int] = {}
+        self.bytes = 0
+        for name, size in parts.items():
+            self._offsets[name] = self.bytes
+            self.bytes += -(-size // 64) * 64
+            # Buffers a multiple of 4096 bytes apart would make loads of one wait for stores to the other.
+            self.bytes += 64 if size > 4096 else 0
+
+    def offset(self, part: str) -> int:
+        """Bytes from the workspace's start."""
+        return self._offsets[part]
