@@ -122,20 +122,24 @@ def test_a_file_of_another_user_is_not_read(folder: Path, monkeypatch: pytest.Mo
     assert "belongs to user 4321" in cache.cache_info().reason
 
 
-def test_symbolic_links_are_not_followed(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_behind_a_symbolic_link_is_not_read(folder: Path, tmp_path: Path) -> None:
     cache.write(KEY, CODE)
     file = only_file(folder)
     elsewhere = file.rename(tmp_path / "elsewhere")
     file.symlink_to(elsewhere)
     assert cache.read(KEY) is None
+    assert "symbolic links" in cache.cache_info().reason
 
+
+def test_a_directory_behind_a_symbolic_link_is_not_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.write(KEY, CODE)
     link = tmp_path / "link"
     link.symlink_to(folder)
     monkeypatch.setenv(cache.VARIABLE, str(link))
     assert cache.read(KEY) is None
-    assert "symbolic link" in cache.cache_info().reason
+    assert f"{link} is a symbolic link or a file" in cache.cache_info().reason
 
 
 def test_things_that_are_no_files(folder: Path) -> None:
@@ -245,7 +249,8 @@ def test_the_least_recently_used_go_first(folder: Path, monkeypatch: pytest.Monk
     assert cache.cache_info().bytes == 2 * size
 
 
-def test_what_dead_writers_left_is_removed(folder: Path) -> None:
+def test_what_dead_writers_left_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LIMIT", 0)  # though the cache is full, a file being written stays
     cache.write(KEY, CODE)
     dead, alive, foreign = folder / "a.1.part", folder / "b.2.part", folder / "notes.txt"
     for file in (dead, alive, foreign):
