@@ -10,7 +10,7 @@
         output = O / l                               softmax.finish, transpose.lanes_to_rows
 
 after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and
-Oᵀ hold one key or one dimension per row and one query per lane, so the softmax needs no sum across a register.
+Oᵀ hold one key or one dimension per row and one query per lane, so no softmax sum crosses a register.
 
 A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, a block whose result holds a
 NaN or an Inf is done again, carefully: its masked keys are then skipped one by one. What a query does see

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sightline.cpu import formats
 from sightline.cpu.arguments import BATCH_COLUMNS
+from sightline.cpu.tiles import CACHE_LINE
 from sightline.cpu.values import DOUBLE, INT, Pointer, Value, bytes_of
 
 if TYPE_CHECKING:
