@@ -514,6 +514,7 @@ def test_hyper_threads_are_one_core(tmp_path: Path) -> None:
             2.5,
         ),
         ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ("5:cpuset:/a\n", {"cpu/a/cpu.cfs_quota_us": "5", "cpu/a/cpu.cfs_period_us": "2"}, math.inf),
         ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
         ("0::/\n", {}, math.inf),
         (None, {}, math.inf),

@@ -197,7 +197,7 @@ def _quota(groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs
             continue
         base = mount / "cpu" if controllers else mount
         group = base / path.lstrip("/")
-        limits += [_limit(folder) for folder in (group, *group.parents) if folder.is_relative_to(base)]
+        limits += [_limit(folder) for folder in (group, *group.parents)]
     return min(limits)
 
 
