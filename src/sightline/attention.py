@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sightline import arrays
 from sightline.cpu import isa
-from sightline.cpu.run import Prepared
+from sightline.cpu.run import Prepared, overlaps_itself
 from sightline.plan import plan
 from sightline.problem import Problem, int_or_spec
 
@@ -148,10 +148,7 @@ def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
     named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
     for name in ("query_offset", "key_lengths"):
         named[name] = int_or_spec(named[name])
-    if "out" in views and not views["out"].writable:
-        raise ValueError(
-            "out is read-only; expected an array to write to; try a fresh one, or leave out=None."
-        )
+    _check_out(views.get("out"))
     specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
     problem = Problem.of(**specs, **named)
     lengths = named["key_lengths"] if isinstance(named["key_lengths"], int) else None
@@ -161,3 +158,14 @@ def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
             _prepared.clear()
         _prepared[_signature(operands, options)] = prepared
     return prepared
+
+
+def _check_out(out: arrays.View | None) -> None:
+    """A kernel may write to it, each element to a place of its own."""
+    if out is not None and not out.writable:
+        raise ValueError("out is read-only; expected an array to write to; try a new one, or leave out=None.")
+    if out is not None and overlaps_itself(out.spec):
+        raise ValueError(
+            f"out has strides {out.spec.strides} with which it overlaps itself; expected one place for each "
+            f"element; try a new array, or leave out=None."
+        )

@@ -79,9 +79,18 @@ class RegisterTile:
     dims: int
 
 
+# 32 registers: 4·6 sums, 4 vectors of queries, a broadcast number. 16 registers: 2·6, 2 and 1. On NEON LLVM
+# loads the operands in pairs and needs more room for them.
+_REGISTER_TILES = {
+    "avx512": RegisterTile(queries=4, keys=6, dims=6),
+    "avx2": RegisterTile(queries=2, keys=6, dims=6),
+    "neon": RegisterTile(queries=4, keys=5, dims=6),
+}
+
+
 def register_tile(isa: Isa) -> RegisterTile:
-    """32 registers: 4·6 sums, 4 vectors of queries, a broadcast number. 16 registers: 2·6, 2 and 1."""
-    return RegisterTile(queries=4 if isa.registers >= 32 else 2, keys=6, dims=6)
+    """The register tile of an instruction set."""
+    return _REGISTER_TILES[isa.name]
 
 
 @dataclass(frozen=True, slots=True)

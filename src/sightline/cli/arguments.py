@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         """One line instead of argparse's usage and line."""
         raise CommandError(f"{message} (see {self.prog} --help)")
 
-    def parse_all(self, argv: list[str] | None) -> argparse.Namespace:
+    def parse_all(self, argv: list[str]) -> argparse.Namespace:
         """Parses everything, or says which option is unknown and which one it resembles."""
         options, unknown = self.parse_known_args(argv)
         if unknown:

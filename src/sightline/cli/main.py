@@ -20,12 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command that `argv` (default: the process's own words) asks for, and returns its exit code."""
     _printable()
     try:
-        if not (sys.argv[1:] if argv is None else argv):
-            parser().print_help(sys.stderr)
-            return 2
-        words = parser().parse_all(argv)
-        code = int(COMMANDS[words.command].run(words))
-        sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's shutdown
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()  # a closed pipe shows itself here, not in the interpreter's shutdown
     except CommandError as error:
         print(f"sightline: {error}", file=sys.stderr)
         return 2
@@ -34,7 +32,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return 141
-    return code
+
+
+def _run(argv: list[str]) -> int:
+    if not argv:
+        parser().print_help(sys.stderr)
+        return 2
+    words = parser().parse_all(argv)
+    return int(COMMANDS[words.command].run(words))
 
 
 def parser() -> Parser:

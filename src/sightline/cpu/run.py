@@ -14,6 +14,7 @@ from sightline.cpu import compile as compiler
 from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits
 from sightline.cpu.workspace import Workspace
+from sightline.plan import SIZES
 from sightline.problem import sequence_ints
 
 if TYPE_CHECKING:
@@ -148,8 +149,7 @@ def _specs(plan: Plan, out: Spec | None) -> dict[str, Spec]:
     """Each operand as (*batch, heads, length, …); without `out`, the new contiguous array the door makes."""
     p = plan.problem
     if out is None:
-        size, strides = np.dtype(np.float32).itemsize, []
-        size = {"float64": 8, "float32": 4}.get(p.dtype, 2)
+        size, strides = SIZES[p.dtype], []
         for length in reversed(p.output_shape):
             strides.append(size)
             size *= max(length, 1)
@@ -202,10 +202,22 @@ def _batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.
     return table
 
 
+def overlaps_itself(out: Spec) -> bool:
+    """Whether two elements share memory: whether an axis steps less far than the axes inside it reach."""
+    if 0 in out.shape:
+        return False
+    reach = SIZES[out.dtype]
+    for stride, n in sorted((abs(s), n) for s, n in zip(out.strides, out.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += (n - 1) * stride
+    return False
+
+
 def _extent(address: int, spec: Spec) -> tuple[int, int]:
     """The bytes an array lies in, from first to one past last."""
     if 0 in spec.shape:
         return address, address
     reach = [(n - 1) * stride for n, stride in zip(spec.shape, spec.strides, strict=True)]
-    size = {"float64": 8, "float32": 4, "bool": 1}.get(spec.dtype, 2)
+    size = SIZES.get(spec.dtype, 1)  # a mask has bytes
     return address + sum(min(r, 0) for r in reach), address + sum(max(r, 0) for r in reach) + size
