@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa
-from sightline.cpu.emit import ADDRESS, DOUBLE, FLOAT, INT, Function, Module, Pointer, Type, Value, vector
+from sightline.cpu.emit import Function, Module
+from sightline.cpu.values import ADDRESS, DOUBLE, FLOAT, INT, Pointer, Type, Value, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa

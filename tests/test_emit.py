@@ -12,13 +12,27 @@ import numpy as np
 import pytest
 
 from programs import RUNNABLE, Array, compiled, run
-from sightline.cpu.emit import BOOL, BYTE, DOUBLE, FLOAT, HALF, I16, I32, INT, Table, Value, bytes_of, vector
+from sightline.cpu.values import (
+    BOOL,
+    BYTE,
+    DOUBLE,
+    FLOAT,
+    HALF,
+    I16,
+    I32,
+    INT,
+    Table,
+    Value,
+    bytes_of,
+    vector,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sightline.cpu.emit import Function, Pointer, Type
+    from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
+    from sightline.cpu.values import Pointer, Type
 
 pytestmark = pytest.mark.parametrize("here", RUNNABLE, ids=lambda isa: isa.name)
 KINDS = {np.float32: FLOAT, np.float64: DOUBLE, np.int32: I32, np.int64: INT, np.int16: I16, np.uint8: BYTE}

@@ -10,12 +10,13 @@ import pytest
 
 from programs import RUNNABLE, Array, floating, run
 from sightline.cpu import formats
-from sightline.cpu.emit import FLOAT, bytes_of, vector
 from sightline.cpu.transpose import transposed
+from sightline.cpu.values import FLOAT, bytes_of, vector
 
 if TYPE_CHECKING:
-    from sightline.cpu.emit import Function, Pointer
+    from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
+    from sightline.cpu.values import Pointer
 
 pytestmark = pytest.mark.parametrize("here", RUNNABLE, ids=lambda isa: isa.name)
 HALF_TYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
