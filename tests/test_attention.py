@@ -35,7 +35,7 @@ def close(got: Any, want: Array, dtype: Any = np.float32) -> None:
 
 def test_a_buffer_gives_numpy() -> None:
     q, k, v = three(1, 9, 8)
-    views = [memoryview(x) for x in (q, k, v)]
+    views = [x.data for x in (q, k, v)]
     got = sightline.attention(*views)
     assert type(got) is np.ndarray
     close(got, reference.attention(q, k, v).output)
@@ -118,7 +118,7 @@ def test_a_repeated_call_is_prepared_once_and_reads_the_new_numbers() -> None:
 def test_lengths_and_offsets_are_read_at_every_call() -> None:
     q, k, v = three(2, 3, 11, 16)
     for lengths, offsets in ([3, 11], [0, 2]), ([9, 0], [5, 1]):
-        options = {"key_lengths": np.array(lengths), "query_offset": offsets, "causal": True}
+        options: dict[str, Any] = {"key_lengths": np.array(lengths), "query_offset": offsets, "causal": True}
         close(sightline.attention(q, k, v, **options), reference.attention(q, k, v, **options).output)
 
 
@@ -136,9 +136,10 @@ def test_what_equals_a_valid_option_is_still_an_error() -> None:
     sightline.attention(q, k, v, causal=True)
     sightline.attention(q, k, v, key_lengths=1)
     sightline.attention(q, k, v, window=(1, 0))
-    for options in {"causal": 1}, {"key_lengths": True}, {"window": (True, False)}:
+    wrong: list[dict[str, Any]] = [{"causal": 1}, {"key_lengths": True}, {"window": (True, False)}]
+    for options in wrong:
         with pytest.raises(TypeError):
-            sightline.attention(q, k, v, **options)  # type: ignore[arg-type]
+            sightline.attention(q, k, v, **options)
 
 
 def test_the_store_of_prepared_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
