@@ -22,7 +22,7 @@ from command import (
     sightline,
     write_npz,
 )
-from sightline import reference
+from sightline import get_num_threads, reference
 from sightline.cli.files import open_archive
 from sightline.cli.main import main
 
@@ -52,6 +52,7 @@ def test_the_first_command_of_the_readme(tmp_path: Path) -> None:
     ]
     assert "12 × 470 × 32  float16" in done.stdout
     assert "visible     100.0%" in done.stdout
+    assert re.search(r"time +\S+ \S+(  \(median of [1-5]; the first took .*)?\n", done.stdout)
     error = re.search(r"error +(\S+) +relative, worst of 96 rows", done.stdout)
     assert error is not None
     assert 0 < float(error[1]) < TOLERANCE["float16"]
@@ -100,13 +101,30 @@ def test_dtype_converts(dtype: str, tmp_path: Path) -> None:
     assert_close(found, reference.output_and_lse(*three)[0])
 
 
-def test_integers_and_big_endian_numbers_convert(tmp_path: Path) -> None:
+def test_integers_convert(tmp_path: Path) -> None:
     whole = np.arange(2 * 4 * 5 * 8).reshape(2, 4, 5, 8) % 5
-    path = write_npz(tmp_path, query=whole, key=normal(2, 2, 7, 8).astype(">f4"))
+    path = write_npz(tmp_path, query=whole)
     assert main(["attend", str(path), "--dtype", "float32", "--output", str(tmp_path / "out.npz")]) == 0
     given = np.load(path)
     three = (given[name].astype(np.float32) for name in ("query", "key", "value"))
     assert_close(np.load(tmp_path / "out.npz")["output"], reference.output_and_lse(*three)[0])
+
+
+def test_numbers_from_a_machine_of_the_other_byte_order(tmp_path: Path) -> None:
+    key, bias = normal(2, 2, 7, 8), normal(5, 7, seed=9)
+    path = write_npz(tmp_path, key=key.astype(">f4"), b=bias.astype(">f4"))
+    assert main(["attend", str(path), "--bias", "b", "--output", str(tmp_path / "out.npz")]) == 0
+    given = np.load(path)
+    expected, _ = reference.output_and_lse(given["query"], key, given["value"], bias=bias)
+    assert_close(np.load(tmp_path / "out.npz")["output"], expected)
+
+
+def test_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    before = get_num_threads()
+    for count in (1, 2, 3):
+        assert main(["attend", str(EXAMPLE), "--threads", str(count)]) == 0
+        assert f"64 keys, {count} thread" in capsys.readouterr().out
+    assert get_num_threads() == before
 
 
 def test_bfloat16_in_both_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,12 +157,16 @@ def test_empty_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nothing to check" in capsys.readouterr().out
 
 
-def test_nobody_reads_on() -> None:
+@pytest.mark.parametrize("words", [["info"], ["--help"], ["attend", str(EXAMPLE)]])
+def test_nobody_reads_on(words: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
+    command = [sys.executable, "-m", "sightline", *words]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with os.fdopen(write, "w") as nobody:
-        command = [sys.executable, "-m", "sightline", "info"]
-        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, check=False, timeout=60)
+        done = subprocess.run(
+            command, stdout=nobody, stderr=subprocess.PIPE, check=False, timeout=60, env=buffered
+        )
     assert (done.returncode, done.stderr) == (141, b"")
 
 

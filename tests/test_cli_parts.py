@@ -59,6 +59,24 @@ def test_long_rows_in_parts_change_no_bit() -> None:
     np.testing.assert_array_equal(running._in_parts(call, 3), running._whole(inputs))
 
 
+def test_long_work_goes_in_parts_under_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    advanced: list[progress.Bar] = []
+
+    def advance(bar: progress.Bar) -> None:
+        advanced.append(bar)
+
+    monkeypatch.setattr(progress.Bar, "advance", advance)
+    monkeypatch.setattr(running, "PATIENCE", 0.0)  # no repetition
+    three = normal(2, 4, 5, 8), normal(2, 2, 7, 8, seed=1), normal(2, 2, 7, 6, seed=2)
+    inputs = Inputs(*three, {}, {}, None)
+    call = call_of(inputs)
+    assert running.attend(inputs, call, 1.9 * running.PART).repeats == 0
+    assert len(advanced) == 0
+    ran = running.attend(inputs, call, 4 * running.PART)
+    assert len(advanced) == 4
+    np.testing.assert_array_equal(ran.output, running._whole(inputs))
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

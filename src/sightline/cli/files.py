@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 import zipfile
-import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -54,35 +54,38 @@ class Npz:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if not zipfile.is_zipfile(path):
-                raise CommandError(f"{path} is not an .npz file (or its end is missing)")
-            self._zip = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise CommandError(f"cannot read {path}: {reason(error)}") from None
-        self.names: list[str] = list(self._zip.files)
+        if not zipfile.is_zipfile(path):
+            raise CommandError(f"{path} is not an .npz file (or its end is missing)")
+        with _reading(str(path)), zipfile.ZipFile(path) as members:
+            self._members = {name.removesuffix(".npy"): name for name in members.namelist()}
+        self.names = list(self._members)
 
     def read(self, name: str) -> Array:
         """Reads one array; one that would have to be unpickled is refused."""
-        try:
-            array = self._zip[name]
-        except ValueError as error:
-            if "allow_pickle" in str(error):
-                raise CommandError(
-                    f"{name!r} in {self.path} holds pickled Python objects, which could run any code: "
-                    "save it as an array of numbers"
-                ) from None
-            raise self._broken(name, error) from None
-        except (OSError, EOFError, MemoryError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._broken(name, error) from None
-        if not isinstance(array, np.ndarray):
-            raise CommandError(f"{name!r} in {self.path} is not an array")
+        with (
+            _reading(f"{name!r} in {self.path}"),
+            zipfile.ZipFile(self.path) as members,
+            members.open(self._members[name]) as file,
+        ):
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
         if array.dtype == np.dtype("V2"):  # what NumPy writes for bfloat16, a type it does not have
             array = array.view(BFLOAT16)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
-    def _broken(self, name: str, error: BaseException) -> CommandError:
-        return CommandError(f"cannot read {name!r} in {self.path}: {reason(error)}")
+
+@contextlib.contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Turns whatever reading a file may raise into one line; a damaged one can raise anything."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        if "allow_pickle" in str(error):
+            raise CommandError(
+                f"{what} holds pickled Python objects, which could run any code: save an array of numbers"
+            ) from None
+        raise CommandError(f"cannot read {what}: {reason(error)}") from None
 
 
 class Safetensors:
@@ -94,10 +97,8 @@ class Safetensors:
         import safetensors
 
         read: Any = safetensors.deserialize  # its type information has no types
-        try:
+        with _reading(str(path)):
             self._entries: dict[str, Any] = dict(read(path.read_bytes()))
-        except (OSError, MemoryError, safetensors.SafetensorError) as error:
-            raise CommandError(f"cannot read {path}: {reason(error)}") from None
         self.names: list[str] = sorted(self._entries)
 
     def read(self, name: str) -> Array:
@@ -126,6 +127,8 @@ def open_archive(path: Path) -> Archive:
         raise CommandError(f"{path} is a folder, not a file of arrays")
     if not path.exists():
         raise CommandError(f"there is no file {path}")
+    with _reading(str(path)), path.open("rb"):  # may it be read at all?
+        pass
     return Npz(path) if path.suffix == ".npz" else Safetensors(path)
 
 
