@@ -77,7 +77,7 @@ def _optimised(ir_text: str, isa: Isa) -> tuple[Any, Any]:
     module.triple = isa.triple
     module.data_layout = str(machine.target_data)
     # The generator writes its own vectors and unrolls its own loops: LLVM's attempts would only cost time.
-    # Level 0 makes kernels half as fast, 1 saves a quarter of this and loses up to 3%, 3 gains nothing over 2.
+    # Level 0 makes kernels half as fast, 1 saves a quarter of this and loses up to 3%, 3 gains nothing.
     tuning = llvm.create_pipeline_tuning_options(speed_level=2)
     tuning.loop_unrolling = tuning.loop_vectorization = tuning.slp_vectorization = False
     tuning.loop_interleaving = False
