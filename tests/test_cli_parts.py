@@ -77,6 +77,14 @@ def test_long_work_goes_in_parts_under_a_bar(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(ran.output, running._whole(inputs))
 
 
+def test_short_work_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PATIENCE", 1000.0)
+    inputs = Inputs(normal(5, 8), normal(7, 8), normal(7, 6), {}, {}, None)
+    ran = running.attend(inputs, call_of(inputs), 1.0)
+    assert ran.repeats == 5
+    assert 0 < ran.seconds < ran.first * 10
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
