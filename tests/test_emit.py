@@ -344,16 +344,17 @@ def test_a_table_reaches_entries_by_numbers_and_by_values(here: Isa) -> None:
 
 
 def test_pointers_move_by_bytes_follow_and_know_their_address(here: Isa) -> None:
-    x, out = np.arange(10, dtype=np.int32), np.zeros(3, np.int64)
+    x, out = np.arange(10, dtype=np.int32), np.zeros(4, np.int64)
     table = np.array([x.ctypes.data + 12, 3])
 
     def write(f: Function, given: Pointer, made: Pointer) -> None:
         made.store(given.follow().load(I32).to(INT))
         (made + 8).store((given.follow() + (given + 8).load(INT) * 4).load(I32).to(INT))
-        (made + 16).store((given + 0).distance())
+        (made + 16).store((given + 0).address())
+        (made + 24).store(given.load(INT).as_pointer().load(I32).to(INT))
 
     run(here, write, table, out)
-    assert out.tolist() == [3, 6, table.ctypes.data]
+    assert out.tolist() == [3, 6, table.ctypes.data, 3]
 
 
 def test_vectors_may_lie_at_any_address(here: Isa) -> None:
