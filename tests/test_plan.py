@@ -68,7 +68,8 @@ def test_a_group_shares_blocks_only_when_its_heads_have_few_queries() -> None:
     assert not planned(spec(8, 3, 64)).folded
 
 
-def test_heads_that_share_a_mask_follow_each_other() -> None:
+def test_heads_that_share_a_mask_or_a_bias_follow_each_other() -> None:
+    assert planned(spec(4, 200, 8), bias=spec(200, 200)).by_block
     assert planned(spec(4, 200, 8), mask=spec(200, 200, dtype="bool")).by_block
     assert not planned(spec(4, 200, 8), mask=spec(4, 200, 200, dtype="bool")).by_block
 

@@ -103,7 +103,7 @@ class Plan:
     folded: bool
     """the heads of a group are rows of one space"""
     by_block: bool
-    """consecutive items are the same block of different spaces, for the mask they share, not the keys"""
+    """consecutive items are the same block of different heads, that share a mask or a bias"""
 
     @property
     def block_rows(self) -> int:
@@ -217,8 +217,8 @@ def plan(problem: Problem, isa: Isa) -> Plan:
         sinks=p.sinks is not None,
     )
     folded = p.group > 1 and p.queries < kernel.block_rows
-    shared = p.mask is not None and p.heads > 1 and p.mask.strides[-3] == 0
-    return Plan(p, isa, kernel, folded, shared)
+    shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
+    return Plan(p, isa, kernel, folded, by_block=shared and p.heads > 1)
 
 
 def _staged(rows: Spec) -> bool:

@@ -62,9 +62,8 @@ class _Block:
         key = k.key
         self.k = k
         self.rows_to_lanes = transpose.rows_to_lanes(k, key.dtype)
-        self.bias_to_lanes = self.rows_to_lanes
-        if key.bias not in {None, key.dtype}:
-            self.bias_to_lanes = transpose.rows_to_lanes(k, str(key.bias))
+        if key.bias:
+            self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
         self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
         self.scores = tiles.scores(k)

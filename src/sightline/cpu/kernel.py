@@ -53,8 +53,6 @@ class Kernel:
     def table(self, workspace: Pointer, part: str) -> Table:
         """A part as a table of vectors: [key or dimension, vector of rows], or [vector of rows]."""
         at = self.place(workspace, part)
-        if part == "patch":
-            return Table(at, self.vec, self.vector_bytes, align=64)
         if part in {"query", "output", "scores", "bias"}:
             return Table(at, self.vec, ROW_BYTES, self.vector_bytes, align=self.vector_bytes)
         kind = self.integers if part in {"first", "end"} else self.vec

@@ -104,6 +104,7 @@ def pack_mask(k: Kernel) -> Function:
             whole = (step == 1) & (key + MASK_WORD <= keys)
             with f.loop(0, rows, name="row") as r:
                 address = (table + r * 8).follow() + key * step
+                (address + k.key.tile_keys).prefetch()
                 with f.either(whole) as (then, otherwise):
                     with then:
                         words[place, r] = _word_from_bytes(f, address)

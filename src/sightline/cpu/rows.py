@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.arguments import BATCH_COLUMNS
+from sightline.cpu.softmax import UNROLL
 from sightline.cpu.tiles import CACHE_LINE
 from sightline.cpu.values import DOUBLE, INT, Pointer, Value, bytes_of
 
@@ -58,6 +59,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
         head.value = wrap.where(head.value + 1, head.value)
         query.value = wrap.where(0, more.where(query.value + 1, query.value))
     begin, end, full_begin, full_end = (v.value for v in table.bounds)
+    begin = begin - begin % UNROLL
     key_head = space // k.argument(f, a, "spaces_per_kv_head")
     return Rows(count, vectors, key_head, sequence, begin, end, full_begin, full_end)
 
@@ -105,7 +107,7 @@ class _RowTables:
             if name in columns:  # fetched here, all rows at once, and not row by row when they are needed
                 for line in range(0, columns[name] * formats.size(self.key.dtype), CACHE_LINE):
                     (place + line).prefetch(write=name == "out")
-            (self.k.place(self.w, f"{name}_rows") + r * 8).store(place.distance())
+            (self.k.place(self.w, f"{name}_rows") + r * 8).store(place.address())
         p = self.position + query
         if self.key.banded:
             self._interval(r, p)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value, Variable
 
 NEGATIVE_INFINITY = float("-inf")
-UNROLL = 4
+UNROLL = 4  # divides a tile's keys, and every tile's first key
 # In the careful pass: a key that may be seen weighs at least this, so that an Inf in its value is not lost …
 LEAST_WEIGHT = {4: 2.0**-126, 8: 2.0**-1022}
 # … and a key that may not be seen weighs −0, which no visible key does.
@@ -82,8 +82,9 @@ def _each_key(
     with f.loop(0, whole, UNROLL, name="keys") as j:
         for u in range(UNROLL):
             weigh(j + u, sums[u])
-    with f.loop(whole, n, name="key") as j:
-        weigh(j, sums[0])
+    for u in range(UNROLL - 1):  # a key always adds to the same sum, wherever the tile ends
+        with f.when(whole + u < n):
+            weigh(whole + u, sums[u])
 
 
 def _at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value) -> Value:

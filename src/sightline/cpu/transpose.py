@@ -31,45 +31,49 @@ def transposed(rows: list[Value]) -> list[Value]:
     return rows
 
 
-def rows_to_lanes(k: Kernel, dtype: str) -> Function:
+def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0) -> Function:
     """T[c, lane] = row_lane[c] for `columns` columns of every row of the block.
 
     Parameters: table of row addresses, bytes to the first column, bytes from column to column, columns,
-    vectors of rows, T, workspace.
+    vectors of rows, T, workspace. `ahead`: columns to fetch into the cache for the next time.
     """
-    name = f"rows_to_lanes.{dtype}"
+    name = f"rows_to_lanes.{dtype}.{ahead}"
     with k.module.function(name, ADDRESS, INT, INT, INT, INT, ADDRESS, ADDRESS) as f:
         table, corner, step, columns, vectors, target, workspace = f.arguments()
-        lanes, patch = k.lanes, k.table(workspace, "patch")
+        lanes, size, patch = k.lanes, formats.size(dtype), k.place(workspace, "patch")
         with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
-            rows, start, left = table + g * (lanes * 8), corner + c * step, columns - c
-            whole = (step == formats.size(dtype)) & (left >= lanes)
-            with f.either(whole) as (then, otherwise):
-                with then:
-                    for r in range(lanes):
-                        patch[r] = formats.load((rows + r * 8).follow() + start, dtype, k.compute, lanes)
-                with otherwise:
-                    _patch_from_elements(k, f, dtype, rows, start, step, left, patch)
-            place = Table(target + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
-            for i, column in enumerate(transposed([patch[r] for r in range(lanes)])):
-                place[i] = column
+            addresses, start, left = table + g * (lanes * 8), corner + c * step, columns - c
+            whole = (step == size) & (left >= lanes)
+            with f.when(~whole):
+                _gather_patch(k, f, dtype, addresses, start, step, left.min(lanes), patch)
+            rows = []
+            for r in range(lanes):
+                row = (addresses + r * 8).load(INT, 8) + start
+                if ahead:
+                    (row.as_pointer() + ahead * size).prefetch()
+                place = whole.where(row, (patch + r * lanes * size).address()).as_pointer()
+                rows.append(formats.load(place, dtype, k.compute, lanes))
+            made = Table(target + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
+            for i, column in enumerate(transposed(rows)):
+                made[i] = column
     return f
 
 
-def _patch_from_elements(
+def _gather_patch(
     k: Kernel,
     f: Function,
     dtype: str,
-    table: Pointer,
-    corner: Value,
+    addresses: Pointer,
+    start: Value,
     step: Value,
-    columns: Value,
-    patch: Table,
+    count: Value,
+    patch: Pointer,
 ) -> None:
-    """The careful way in: any stride, and the last columns of a row."""
-    with f.loop(0, k.lanes, name="row") as r, f.loop(0, columns.min(k.lanes), name="column") as i:
-        number = formats.load((table + r * 8).follow() + (corner + i * step), dtype, k.compute)
-        (patch.pointer(r) + i * k.element_bytes).store(number)
+    """Copy `count` columns of a vector's rows side by side: any stride, and the last columns of a row."""
+    size = formats.size(dtype)
+    with f.loop(0, k.lanes, name="row") as r, f.loop(0, count, name="column") as i:
+        number = ((addresses + r * 8).follow() + (start + i * step)).load(formats.memory(dtype))
+        (patch + (r * k.lanes + i) * size).store(number)
 
 
 def lanes_to_rows(k: Kernel, dtype: str) -> Function:

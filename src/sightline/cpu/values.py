@@ -206,6 +206,10 @@ class Value:
             return Value(self.f, (builder.sext if wider else builder.trunc)(self.ir, kind))
         return Value(self.f, (builder.fptosi if self.floating else builder.sitofp)(self.ir, kind))
 
+    def as_pointer(self) -> Pointer:
+        """This number as an address."""
+        return Pointer(self.f, self.f.builder.inttoptr(self.ir, ADDRESS))
+
     def unsigned(self, element: Type) -> Value:
         """A shorter unsigned integer, widened."""
         return Value(self.f, self.f.builder.zext(self.ir, like(self.kind, element)))
@@ -270,7 +274,7 @@ class Pointer:
         callee = module.declared("llvm.prefetch.p0", ir.VoidType(), [ADDRESS, I32, I32, I32])
         builder.call(callee, [self.ir, *(ir.Constant(I32, x) for x in (int(write), 2, 1))])
 
-    def distance(self) -> Value:
+    def address(self) -> Value:
         """The address as a number."""
         return Value(self.f, self.f.builder.ptrtoint(self.ir, INT))
 

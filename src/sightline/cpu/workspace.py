@@ -43,7 +43,7 @@ class Workspace:
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
             **dict.fromkeys(("first", "end"), ROW_BYTES),
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows"), rows * 8),
-            "patch": lanes * isa.vector_bytes,
+            "patch": lanes * lanes * 8,
         }
         self._offsets: dict[str, int] = {}
         self.bytes = 0
