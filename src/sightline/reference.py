@@ -103,10 +103,12 @@ def one_head(call: Call, index: tuple[int, ...]) -> Steps:
 
     max_score = masked.max(axis=1, initial=-np.inf)  # (Lq,)
     sink = -np.inf if call.sinks is None else float(call.sinks[head])
-    lse = log_sum_exp(masked, max_score, sink)  # (Lq,)
+    shift, total = denominator(masked, max_score, sink)  # (Lq,), (Lq,)
+    lse = shift + np.log(total)  # (Lq,)
 
     seen = ~np.isneginf(masked)  # (Lq, Lk)
-    weights = np.where(seen, np.exp(masked - lse[:, None]), 0.0)
+    # exp(masked − lse), without the rounding of lse: at scores of 10³⁰ that would be all there is.
+    weights = np.where(seen, np.exp(masked - shift[:, None]) / total[:, None], 0.0)
     output = sum_over_seen(weights, seen, value)  # (Lq, Dv)
 
     undefined = np.isnan(lse)
@@ -142,12 +144,12 @@ def allowed(call: Call, index: tuple[int, ...], p: Int, j: Int) -> Bool:
     return may
 
 
-def log_sum_exp(masked: Float, max_score: Float, sink: float) -> Float:
-    """log(Σ_j exp(masked) + exp(sink)), (Lq,); the largest term is taken out so that none overflows."""
+def denominator(masked: Float, max_score: Float, sink: float) -> tuple[Float, Float]:
+    """Shift and total, (Lq,) each, with exp(shift) · total = Σ_j exp(masked) + exp(sink): none overflows."""
     top = np.maximum(max_score, sink)
     shift = np.where(np.isfinite(top), top, 0.0)
     total = np.exp(masked - shift[:, None]).sum(axis=1) + np.exp(sink - shift)
-    return np.where(np.isposinf(top), np.nan, shift + np.log(total))
+    return shift, np.where(np.isposinf(top), np.nan, total)
 
 
 def sum_over_seen(weights: Float, seen: Bool, values: Float) -> Float:

@@ -12,9 +12,9 @@
 after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and
 Oᵀ hold one key or one dimension per row and one query per lane, so no softmax sum crosses a register.
 
-A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, a block whose result holds a
-NaN or an Inf is done again, carefully: its masked keys are then skipped one by one. What a query does see
-stays NaN.
+A masked key's weight is 0, but 0·NaN is NaN. Instead of looking at every value, rows whose result holds a NaN
+or an Inf are done again with care (see softmax): their masked keys are then skipped one by one, the other rows
+keep what they have. What a query does see stays NaN.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import modify, softmax, tiles, transpose
 from sightline.cpu.kernel import Kernel
-from sightline.cpu.rows import gather, of_sequence
+from sightline.cpu.rows import gather, keep_bad_rows, of_sequence
 from sightline.cpu.values import ADDRESS, BOOL, INT
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from sightline.plan import KernelKey
 
 ENTRY = "attend"
-# In the careful pass values shrink by this: a sum of large ones must not overflow before it is divided.
-SHRINK = 2.0**-24
 
 
 def generate(key: KernelKey, isa: Isa) -> str:
@@ -72,7 +70,7 @@ class _Block:
         self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
         self.accumulate = {
             False: tiles.accumulate(k),
-            True: tiles.accumulate_carefully(k, softmax.UNSEEN, SHRINK),
+            True: tiles.accumulate_carefully(k, softmax.UNSEEN, softmax.SHRINK),
         }
         self.tile = {careful: self._tile(careful=careful) for careful in (False, True)}
 
@@ -80,24 +78,27 @@ class _Block:
         """Everything for the rows of one work item."""
         k = self.k
         rows = gather(k, f, a, w, item)
-        query_rows, out_rows, query, output, fade = (
-            k.place(w, part) for part in ("query_rows", "out_rows", "query", "output", "fade")
-        )
-        dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
+        query_rows, query, dim = k.place(w, "query_rows"), k.place(w, "query"), f.value(k.key.dim)
+        step = k.argument(f, a, "query_step")
         f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
-        grow = f.variable(f.value(1.0, k.vec))
         self._against_keys(f, a, w, rows, careful=False)
-        with f.when(_holds_nan_or_inf(k, f, w, rows.vectors)):
+        bad = softmax.find_bad_rows(k, f, w, rows.vectors)
+        self._store(f, a, w, rows, careful=False)
+        with f.when(bad):
+            keep_bad_rows(k, f, w, rows)
             self._against_keys(f, a, w, rows, careful=True)
-            grow.value = f.value(1 / SHRINK, k.vec)
-        softmax.finish(k, f, w, rows.vectors, grow.value)
-        dim, step = f.value(k.key.value_dim), k.argument(f, a, "out_step")
-        f.call(self.lanes_to_rows, out_rows, step, dim, rows.count, output, fade, w)
+            self._store(f, a, w, rows, careful=True)
+
+    def _store(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
+        """Output = O / l."""
+        k = self.k
+        softmax.finish(k, f, w, rows.vectors, careful=careful)
+        f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), rows.vectors, w)
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
         """From m = −inf, l = 0, O = 0 through every tile that some row may see."""
         k, size = self.k, self.k.key.tile_keys
-        softmax.start(k, f, w, rows.vectors)
+        softmax.start(k, f, a, w, rows.vectors, careful=careful)
         output = k.table(w, "output")
         with f.loop(0, k.key.value_dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
             output[d, g] = f.zeros(k.vec)
@@ -163,17 +164,3 @@ class _Block:
         if self.modify is not None:
             with f.when(f.value(1, BOOL) if key.modified else full == 0):
                 f.call(self.modify, a, w, first, n, vectors)
-
-
-def _holds_nan_or_inf(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
-    """Whether O does: 0·O is 0 for every other number."""
-    output = k.table(w, "output")
-    probes = [f.variable(f.zeros(k.vec)) for _ in range(4)]  # one chain would wait for each multiplication
-    with f.loop(0, vectors, name="rows") as g, f.loop(0, k.key.value_dim, 4, name="probe") as d:
-        for u, probe in enumerate(probes):
-            last = f.value(k.key.value_dim - 1)
-            probe.value = output[(d + u).min(last), g].fma(0.0, probe.value)
-    found, *others = (probe.value for probe in probes)
-    for other in others:
-        found = found + other
-    return (found != 0.0).any()

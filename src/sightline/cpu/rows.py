@@ -52,7 +52,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
     head = f.variable(space * k.argument(f, a, "space_heads") + first // queries)
     query = f.variable(first % queries)
     with f.loop(0, vectors * k.lanes, name="row") as r:
-        table.fill(r, head.value, query.value)
+        table.fill(r, head.value, query.value, r < count)
         # The next row, of the next head after a head's last query; past the end the last row is repeated.
         more = r + 1 < count
         wrap = more & (query.value + 1 == queries)
@@ -62,6 +62,14 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
     begin = begin - begin % UNROLL
     key_head = space // k.argument(f, a, "spaces_per_kv_head")
     return Rows(count, vectors, key_head, sequence, begin, end, full_begin, full_end)
+
+
+def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
+    """Take the address of the output from the rows that are good as they are (top = 0)."""
+    with f.loop(0, rows.vectors * k.lanes, name="row") as r:
+        bad = (k.place(w, "top") + r * k.element_bytes).load(k.compute) != 0.0
+        place = k.place(w, "out_rows") + r * 8
+        place.store(bad.where(place.load(INT, 8), 0))
 
 
 def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
@@ -98,8 +106,8 @@ class _RowTables:
             start = (self.length, f.value(0), f.value(0), self.length)
         self.bounds: list[Variable] = [f.variable(value) for value in start]
 
-    def fill(self, r: Value, head: Value, query: Value) -> None:
-        """Row r of the block is this query of this head."""
+    def fill(self, r: Value, head: Value, query: Value, exists: Value) -> None:
+        """Row r of the block is this query of this head, or a copy of the last one."""
         columns = {"query": self.key.dim, "out": self.key.value_dim}
         for name in self.operands:
             head_stride, row_stride = self.stride[name]
@@ -107,7 +115,10 @@ class _RowTables:
             if name in columns:  # fetched here, all rows at once, and not row by row when they are needed
                 for line in range(0, columns[name] * formats.size(self.key.dtype), CACHE_LINE):
                     (place + line).prefetch(write=name == "out")
-            (self.k.place(self.w, f"{name}_rows") + r * 8).store(place.address())
+            address = place.address()
+            if name == "out":  # lanes past the last row have nowhere to go
+                address = exists.where(address, 0)
+            (self.k.place(self.w, f"{name}_rows") + r * 8).store(address)
         p = self.position + query
         if self.key.banded:
             self._interval(r, p)

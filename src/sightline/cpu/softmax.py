@@ -1,14 +1,18 @@
 """The online softmax: each row's running maximum m and denominator l, one tile of keys after another.
 
 Everything is in powers of two: weight = 2^(score·c − m), where c = log2(e), times the scale if nothing needed
-the scaled score before.
+the scaled score before. That is one fused instruction a score, but m = top·c is rounded: every weight of a row
+is off by one common factor, which the division by l takes out, unless it is so large that weights overflow or
+vanish. Rows with such scores (beyond 10⁷ in float32), and rows whose output holds a NaN or an Inf, are done
+again with care: m stays a score, weight = 2^((score − m)·c), and a key that may not be seen is told from one
+whose weight is zero.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, INT
+from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.vmath import LOG2_E, exp2
 
 if TYPE_CHECKING:
@@ -18,18 +22,24 @@ if TYPE_CHECKING:
 
 NEGATIVE_INFINITY = float("-inf")
 UNROLL = 4  # divides a tile's keys, and every tile's first key
-# In the careful pass: a key that may be seen weighs at least this, so that an Inf in its value is not lost …
+# Up to here the rounding of m is off by at most 4: no weight over- or underflows for it.
+FARTHEST = {4: 2.0**26, 8: 2.0**55}
+# With care, a key that may be seen weighs at least this, so that an Inf in its value is not lost …
 LEAST_WEIGHT = {4: 2.0**-126, 8: 2.0**-1022}
-# … and a key that may not be seen weighs −0, which no visible key does.
+# … and a key that may not be seen weighs −0, which no visible key does …
 UNSEEN = -0.0
+# … and values shrink by this: a sum of large ones must not overflow before it is divided.
+SHRINK = 2.0**-24
+LOWEST = {4: -3.4028234663852886e38, 8: -1.7976931348623157e308}
 
 
-def start(k: Kernel, f: Function, w: Pointer, vectors: Value) -> None:
+def start(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, careful: bool) -> None:
     """M = −inf, l = 0; with a sink, m = sink and l = 1: a key that has a weight and no value."""
     high, total, sink = (k.table(w, part) for part in ("high", "sum", "sink"))
+    unit = f.value(LOG2_E, k.vec) / k.number(a, "exponent") if careful else LOG2_E
     with f.loop(0, vectors, name="start") as g:
         if k.key.sinks:
-            s = sink[g] * LOG2_E
+            s = sink[g] * unit
             high[g] = s
             total[g] = (s == NEGATIVE_INFINITY).where(0.0, s.fma(0.0, 1.0))  # NaN for a sink of NaN or +inf
         else:
@@ -48,33 +58,38 @@ def weights(k: Kernel, *, careful: bool) -> Function:
         high, top, total, fade = (k.table(w, part) for part in ("high", "top", "sum", "fade"))
         c = k.number(a, "exponent")
         with f.loop(0, vectors, name="rows") as g:
-            m_old = high[g]
-            m = (top[g] * c).max(m_old)
+            m_old, largest = high[g], top[g]
+            if not careful:  # −inf is kept for rows that have seen nothing
+                scaled = (largest * c).max(LOWEST[k.element_bytes])
+                largest = (largest == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, scaled)
+            m = largest.max(m_old)
             # A row that has seen nothing yet has m = −inf: subtract 0 instead, −inf − (−inf) is NaN.
             shift = (m == NEGATIVE_INFINITY).where(0.0, m)
-            faded = exp2(m_old - shift)
+            faded = exp2((m_old - shift) * c) if careful else exp2(m_old - shift)
             if careful:
                 faded = _at_least(k, faded, m_old == NEGATIVE_INFINITY, f.zeros(k.vec))
             high[g], fade[g] = m, faded
             sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
-            _each_key(k, f, w, g, n, c, -shift, sums, careful=careful)
+            _each_key(k, f, w, g, n, c, shift, sums, careful=careful)
             tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
             total[g] = total[g].fma(faded, tile_sum)
     return f
 
 
 def _each_key(
-    k: Kernel, f: Function, w: Pointer, g: Value, n: Value, c: Value, minus_m: Value, sums: list[Variable],
+    k: Kernel, f: Function, w: Pointer, g: Value, n: Value, c: Value, m: Value, sums: list[Variable],
     *, careful: bool,
 ) -> None:  # fmt: skip
     """S[j] → P[j] and the sums of P, four keys at a time."""
-    table = k.table(w, "scores")
+    table, minus_m = k.table(w, "scores"), -m
 
     def weigh(j: Value, part: Variable) -> None:
         s = table[j, g]
-        p = exp2(s.fma(c, minus_m))
         if careful:
-            p = _at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
+            unseen = f.value(UNSEEN, k.vec)
+            p = _at_least(k, exp2((s - m) * c), s == NEGATIVE_INFINITY, unseen)
+        else:
+            p = exp2(s.fma(c, minus_m))
         table[j, g] = p
         part.value = part.value + p
 
@@ -92,8 +107,30 @@ def _at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value) -> Value:
     return unseen.where(otherwise, (p < least).where(least, p))
 
 
-def finish(k: Kernel, f: Function, w: Pointer, vectors: Value, grow: Value) -> None:
-    """Fade = grow / l, what the output is multiplied by; 0 for a row that saw no key."""
+def finish(k: Kernel, f: Function, w: Pointer, vectors: Value, *, careful: bool) -> None:
+    """Sum = l and fade = 1 / l, what the output is divided by; fade = 0 for a row that saw no key."""
     total, fade = (k.table(w, part) for part in ("sum", "fade"))
     with f.loop(0, vectors, name="finish") as g:
-        fade[g] = (total[g] == 0.0).where(0.0, grow / total[g])
+        if careful:
+            total[g] = total[g] * SHRINK
+        fade[g] = (total[g] == 0.0).where(0.0, f.value(1.0, k.vec) / total[g])
+
+
+def find_bad_rows(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
+    """Whether a row has to be done again with care; top = 1 for those that have, 0 for the others."""
+    high, top, output = (k.table(w, part) for part in ("high", "top", "output"))
+    found = f.variable(f.value(0, BOOL))
+    with f.loop(0, vectors, name="rows") as g:
+        # 0·O is 0 but for NaN and Inf. Four sums: one chain would wait for each multiplication.
+        probes = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
+        with f.loop(0, k.key.value_dim, UNROLL, name="probe") as d:
+            for u, probe in enumerate(probes):
+                dim = (d + u).min(k.key.value_dim - 1)
+                probe.value = output[dim, g].fma(0.0, probe.value)
+        probed = (probes[0].value + probes[1].value) + (probes[2].value + probes[3].value)
+        m, farthest = high[g], FARTHEST[k.element_bytes]
+        far = (m > farthest) | ((m < -farthest) & (m > NEGATIVE_INFINITY))
+        bad = (probed != 0.0) | far
+        top[g] = bad.where(1.0, f.zeros(k.vec))
+        found.value = found.value | bad.any()
+    return found.value

@@ -77,35 +77,47 @@ def _gather_patch(
 
 
 def lanes_to_rows(k: Kernel, dtype: str) -> Function:
-    """row_lane[c] = T[c, lane] · factor[lane], rounded to `dtype`.
+    """row_lane[c] = O[c, lane] / l[lane], rounded to `dtype`, for the rows that have an address.
 
-    Parameters: table of row addresses, bytes from column to column, columns, rows, T, factors, workspace.
+    Parameters: bytes from column to column of a row, vectors of rows, workspace.
     """
-    name = f"lanes_to_rows.{dtype}"
-    with k.module.function(name, ADDRESS, INT, INT, INT, ADDRESS, ADDRESS, ADDRESS) as f:
-        table, step, columns, rows, source, factors, workspace = f.arguments()
-        lanes, size = k.lanes, formats.size(dtype)
-        patch = k.place(workspace, "patch")
-        with f.loop(0, rows, lanes, name="vector") as first, f.loop(0, columns, lanes, name="columns") as c:
-            g = first // lanes
-            factor = (factors + g * k.vector_bytes).load(k.vec)
-            column = Table(source + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
-            made = transposed([column[i] * factor for i in range(lanes)])
-            place = table + first * 8
-            whole = (step == size) & (c + lanes <= columns)
-            with f.either(whole) as (then, otherwise):
+    with k.module.function(f"lanes_to_rows.{dtype}", INT, INT, ADDRESS) as f:
+        step, vectors, w = f.arguments()
+        lanes, size, columns, patch = k.lanes, formats.size(dtype), k.key.value_dim, k.place(w, "patch")
+        output, total, inverse = (k.table(w, part) for part in ("output", "sum", "fade"))
+        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
+            divisor, factor = total[g], inverse[g]
+            made = transposed([_divided(output[c + i, g], divisor, factor) for i in range(lanes)])
+            rows = [(k.place(w, "out_rows") + (g * lanes + r) * 8).load(INT, 8) for r in range(lanes)]
+            with f.either((step == size) & (c + lanes <= columns)) as (then, otherwise):
                 with then:
-                    for r in range(lanes):
-                        with f.when(first + r < rows):
-                            formats.store(made[r], (place + r * 8).follow() + c * size, dtype)
+                    for row, numbers in zip(rows, made, strict=True):
+                        with f.when(row != 0):
+                            formats.store(numbers, (row + c * size).as_pointer(), dtype)
                 with otherwise:
-                    for r in range(lanes):
-                        formats.store(made[r], patch + r * (lanes * size), dtype)
-                    valid, count = (rows - first).min(lanes), (columns - c).min(lanes)
-                    with f.loop(0, valid, name="row") as row, f.loop(0, count, name="column") as i:
-                        number = (patch + row * (lanes * size) + i * size).load(formats.memory(dtype))
-                        ((place + row * 8).follow() + (c + i) * step).store(number)
+                    for r, numbers in enumerate(made):
+                        formats.store(numbers, patch + r * lanes * size, dtype)
+                    _scatter_patch(k, f, dtype, k.place(w, "out_rows") + g * (lanes * 8), c, step, patch)
     return f
+
+
+def _divided(o: Value, divisor: Value, inverse: Value) -> Value:
+    """O / l to the last bit or nearly: the product with 1 / l, corrected by what it leaves over."""
+    quotient = o * inverse
+    better = (-quotient).fma(divisor, o).fma(inverse, quotient)
+    return (better == better).where(better, quotient)  # noqa: PLR0124 (NaN: Inf leaves Inf − Inf over)
+
+
+def _scatter_patch(
+    k: Kernel, f: Function, dtype: str, addresses: Pointer, c: Value, step: Value, patch: Pointer
+) -> None:
+    """Copy a patch to its rows: for any stride, and for the last columns of a row."""
+    size = formats.size(dtype)
+    with f.loop(0, k.lanes, name="row") as r:
+        row = (addresses + r * 8).load(INT, 8)
+        with f.when(row != 0), f.loop(0, (-c + k.key.value_dim).min(k.lanes), name="column") as i:
+            number = (patch + (r * k.lanes + i) * size).load(formats.memory(dtype))
+            (row + (c + i) * step).as_pointer().store(number)
 
 
 def rows_to_rows(k: Kernel, dtype: str) -> Function:
