@@ -33,7 +33,15 @@ STAGES: tuple[tuple[str, ...], ...] = (
 STAGE = {room: stage for stage, rooms in enumerate(STAGES) for room in rooms}
 
 # Files that are part of the room next door.
-ANNEXES = {"operands": "problem", "options": "problem", "reference_call": "reference", "__main__": "cli"}
+ANNEXES = {
+    "operands": "problem",
+    "options": "problem",
+    "reference_call": "reference",
+    "reference_gradients": "reference",
+    "reference_statistics": "reference",
+    "explain": "reference",
+    "__main__": "cli",
+}
 
 # What may be imported from outside the standard library: everywhere, and by the files made for it alone.
 DEPENDENCIES = {"numpy", "llvmlite", "ml_dtypes"}

@@ -2,6 +2,7 @@
 
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
+from sightline.explain import explain
 from sightline.see import Received, See, Seen
 
 __version__ = "0.1.0"
@@ -12,6 +13,7 @@ __all__ = [
     "Seen",
     "__version__",
     "attention",
+    "explain",
     "get_num_threads",
     "set_num_threads",
 ]

@@ -37,7 +37,7 @@ def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0) -> Function:
     Parameters: table of row addresses, bytes to the first column, bytes from column to column, columns,
     vectors of rows, T, workspace. `ahead`: columns to fetch into the cache for the next time.
     """
-    name = f"rows_to_lanes.{dtype}.{ahead}"
+    name = f"rows_to_lanes.{dtype}" + (".ahead" if ahead else "")
     with k.module.function(name, ADDRESS, INT, INT, INT, INT, ADDRESS, ADDRESS) as f:
         table, corner, step, columns, vectors, target, workspace = f.arguments()
         lanes, size, patch = k.lanes, formats.size(dtype), k.place(workspace, "patch")
