@@ -77,7 +77,7 @@ SPILL = {
     "x86_64": r"\s.*\(%rsp.*%[xyz]mm.*|\s.*%[xyz]mm\d+, -?\d*\(%rsp.*",
     "aarch64": r"\s(?:ldr|str|ldp|stp|ldur|stur)\s+q\d+.*\[sp.*",
 }
-MULTIPLY_ADD = {"x86_64": "vfmadd", "aarch64": "fmla"}
+MULTIPLY_ADD = {"x86_64": ("vfmadd", "vdpbf16ps"), "aarch64": ("fmla",)}
 JUMP = {"x86_64": r"\s+j\w+\s+(\.LBB\w+)", "aarch64": r"\s+(?:b|b\.\w+|t?c?bn?z\s.*,)\s*(\.LBB\w+)"}
 
 
@@ -89,9 +89,19 @@ def test_the_hottest_loop_keeps_its_sums_in_registers(name: str, function: str, 
     loop = hottest_loop(body(assembly(name, instructions), function), machine)
     tile = register_tile(isa.target(instructions))
     least = tile.queries * min(tile.keys, tile.dims)
-    assert len([line for line in loop if MULTIPLY_ADD[machine] in line]) >= least  # the full tile of sums
+    assert multiply_adds(loop, machine) >= least  # the full tile of sums
     spilled = [line for line in loop if re.match(SPILL[machine], line)]
     assert not spilled, f"{len(spilled)} vectors go to the stack, the first: {spilled[0].strip()}"
+
+
+@pytest.mark.parametrize("function", ["scores", "accumulate"])
+def test_pairs_of_bfloat16_are_multiplied_in_registers(function: str) -> None:
+    """Compiled for a processor that has the instruction, whatever this one has."""
+    target = replace(isa.target("avx512"), cpu="znver4", features="", extras=("avx512bf16",))
+    key = KernelKey("bfloat16", 64, 64, 64, stage_value=True, paired=True)
+    loop = hottest_loop(body(compiler.assembly(generate(key, target), target), function), "x86_64")
+    assert len([line for line in loop if re.match(r"\s+vdpbf16ps\s.*%zmm", line)]) >= 24
+    assert not [line for line in loop if re.match(SPILL["x86_64"], line)]
 
 
 def hottest_loop(text: str, machine: str) -> list[str]:
@@ -109,7 +119,12 @@ def hottest_loop(text: str, machine: str) -> list[str]:
         if not any(start < first and last <= end for first, last in ends.items())
     ]
     loops = [lines[start : end + 1] for start, end in inner]
-    return max(loops, key=lambda loop: (sum(MULTIPLY_ADD[machine] in line for line in loop), -len(loop)))
+    return max(loops, key=lambda loop: (multiply_adds(loop, machine), -len(loop)))
+
+
+def multiply_adds(loop: list[str], machine: str) -> int:
+    """How many there are in a piece of assembly."""
+    return sum(word in line for line in loop for word in MULTIPLY_ADD[machine])
 
 
 def test_the_reader_of_assembly_sees_a_spill() -> None:
@@ -183,6 +198,7 @@ OTHERS = [
     replace(PLAIN, tile_keys=32),
     replace(PLAIN, stage_key=True),
     replace(PLAIN, stage_value=True),
+    replace(PLAIN, paired=True),
     replace(PLAIN, banded=True),
     replace(PLAIN, mask=True),
     replace(PLAIN, bias="float32"),

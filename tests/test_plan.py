@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_rows_are_copied_only_where_they_cannot_be_read_in_place() -> None:
     assert planned(backwards).kernel.stage_key
     one_column = Spec((2, 9, 1), (576, 64, 400), "float32")
     assert not planned(one_column).kernel.stage_key
+
+
+def test_bfloat16_pairs_are_multiplied_where_the_processor_can_and_rows_lie_in_pairs() -> None:
+    able = replace(isa.target("avx512"), extras=("avx512bf16",))
+
+    def paired(q: Spec, k: Spec, on: isa.Isa = able) -> bool:
+        made = plan(Problem.of(q, k, k), on).kernel
+        assert made.stage_key == (not made.paired)
+        return made.paired
+
+    rows, odd = spec(2, 9, 16, dtype="bfloat16"), spec(2, 9, 15, dtype="bfloat16")
+    backwards = Spec((2, 9, 16), (288, 32, -2), "bfloat16")
+    assert paired(rows, rows)
+    assert not paired(rows, rows, replace(able, extras=()))
+    assert not paired(odd, odd)
+    assert not paired(backwards, rows)
+    assert not paired(rows, backwards)
+    assert not plan(Problem.of(*[spec(2, 9, 16, dtype="float16")] * 3), able).kernel.paired
 
 
 def test_a_group_shares_blocks_only_when_its_heads_have_few_queries() -> None:

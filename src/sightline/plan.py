@@ -37,6 +37,8 @@ class KernelKey:
     stage_key: bool = False
     """keys are copied into rows of the arithmetic's type first: half precision, or strided elements"""
     stage_value: bool = False
+    paired: bool = False
+    """products of two bfloat16 pairs at a time, summed in float32, instead of fused multiply-adds"""
     banded: bool = False
     """causal or window: each query row has its own interval of keys"""
     mask: bool = False
@@ -198,15 +200,16 @@ class Plan:
 def plan(problem: Problem, isa: Isa) -> Plan:
     """Choose the kernel and the cutting for a problem."""
     p = problem
-    band = p.band
+    band, paired = p.band, _paired(p, isa)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
         value_dim=p.value_dim,
         tile_keys=_tile_keys(p),
-        stage_key=_staged(p.key),
+        stage_key=_staged(p.key) and not paired,
         stage_value=_staged(p.value),
+        paired=paired,
         banded=band.left is not None or band.right is not None,
         mask=p.mask is not None,
         bias=p.bias.dtype if p.bias is not None else None,
@@ -225,6 +228,16 @@ def _staged(rows: Spec) -> bool:
     """Whether the kernel cannot read these rows of K or V in place."""
     return rows.dtype in {"float16", "bfloat16"} or (
         rows.strides[-1] != SIZES[rows.dtype] and rows.shape[-1] > 1
+    )
+
+
+def _paired(p: Problem, isa: Isa) -> bool:
+    """Whether products of bfloat16 pairs can be used: rows of Q and K are read as pairs where they lie."""
+    return (
+        p.dtype == "bfloat16"
+        and "avx512bf16" in isa.extras
+        and p.dim % 2 == 0
+        and all(spec.strides[-1] == SIZES[p.dtype] for spec in (p.query, p.key))
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sightline.cpu import formats
 from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
-from sightline.cpu.values import DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
+from sightline.cpu.values import BFLOAT, DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
 from sightline.cpu.workspace import Workspace
 from sightline.plan import ROW_BYTES, register_tile
 
@@ -31,6 +31,8 @@ class Kernel:
         self.integers = vector(INT if self.compute == DOUBLE else I32, self.lanes)
         self.vector_bytes, self.row_bytes = isa.vector_bytes, ROW_BYTES
         self.block_rows = key.block_rows
+        # Columns of Qᵀ, and rows of K and V, count in words: a number of the arithmetic, or a pair of bfloat16.
+        self.per_word = 2 if key.paired else 1
         self.tile = register_tile(isa)
         self.workspace = Workspace(key, isa)
 
@@ -45,6 +47,14 @@ class Kernel:
     def number(self, arguments: Pointer, name: str) -> Value:
         """A float the call gave, in every lane."""
         return (arguments + 8 * SLOT[name]).load(DOUBLE, 8).to(self.compute).splat(self.lanes)
+
+    def multiply_add(self, broadcast: Value, lanes: Value, total: Value) -> Value:
+        """Total + broadcast · lanes; of pairs, both products."""
+        if not self.key.paired:
+            return broadcast.fma(lanes, total)
+        pairs = vector(BFLOAT, 2 * self.lanes)
+        factors = (x.as_bits_of(pairs) for x in (lanes, broadcast))
+        return total.f.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", self.vec, total, *factors)
 
     def place(self, workspace: Pointer, part: str) -> Pointer:
         """Where a part of the working memory lies."""

@@ -80,26 +80,32 @@ def _each_key(
     k: Kernel, f: Function, w: Pointer, g: Value, n: Value, c: Value, m: Value, sums: list[Variable],
     *, careful: bool,
 ) -> None:  # fmt: skip
-    """S[j] → P[j] and the sums of P, four keys at a time."""
+    """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
     table, minus_m = k.table(w, "scores"), -m
+    for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
+        table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 
-    def weigh(j: Value, part: Variable) -> None:
-        s = table[j, g]
-        if careful:
-            unseen = f.value(UNSEEN, k.vec)
-            p = _at_least(k, exp2((s - m) * c), s == NEGATIVE_INFINITY, unseen)
+    def weight(s: Value) -> Value:
+        if not careful:
+            return exp2(s.fma(c, minus_m))
+        return _at_least(k, exp2((s - m) * c), s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
+
+    with f.loop(0, n, UNROLL, name="keys") as j:
+        p = [weight(table[j + u, g]) for u in range(UNROLL)]
+        for total, weighed in zip(sums, p, strict=True):
+            total.value = total.value + weighed
+        if k.key.paired and not careful:
+            for u in range(0, UNROLL, 2):
+                table[j // 2 + u // 2, g] = _pair(k, p[u], p[u + 1])
         else:
-            p = exp2(s.fma(c, minus_m))
-        table[j, g] = p
-        part.value = part.value + p
+            for u in range(UNROLL):
+                table[j + u, g] = p[u]
 
-    whole = n - n % UNROLL
-    with f.loop(0, whole, UNROLL, name="keys") as j:
-        for u in range(UNROLL):
-            weigh(j + u, sums[u])
-    for u in range(UNROLL - 1):  # a key always adds to the same sum, wherever the tile ends
-        with f.when(whole + u < n):
-            weigh(whole + u, sums[u])
+
+def _pair(k: Kernel, first: Value, second: Value) -> Value:
+    """Two weights rounded to bfloat16, side by side in each lane."""
+    low, high = (x.bits() + 0x8000 for x in (first, second))
+    return ((low >> 16) | (high & -0x10000)).as_bits_of(k.vec)
 
 
 def _at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value) -> Value:

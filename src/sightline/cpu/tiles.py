@@ -58,9 +58,9 @@ def _scores_tile(
         for t, row in enumerate(rows):
             kd = (row + d * k.element_bytes).load(k.compute).splat(k.lanes)
             for i in range(width):
-                sums[t][i].value = kd.fma(q[i], sums[t][i].value)
+                sums[t][i].value = k.multiply_add(kd, q[i], sums[t][i].value)
 
-    _unrolled(f, k.key.dim, step)
+    _unrolled(f, k.key.dim // k.per_word, step)
     for i in range(width):
         largest = top[g + i]
         for t in range(len(rows)):
@@ -101,13 +101,13 @@ def _accumulate_tile(
     weights, output, fade = (k.table(w, part) for part in ("scores", "output", "fade"))
     sums = _sums(k, f, dims, width)
     corner = values + d * k.element_bytes
-    with f.loop(0, n, name="keys") as j:
+    with f.loop(0, (n + (k.per_word - 1)) // k.per_word, name="keys") as j:
         p = [weights[j, g + i] for i in range(width)]
         row = corner + j * value_row
         for t in range(dims):
             vd = (row + t * k.element_bytes).load(k.compute).splat(k.lanes)
             for i in range(width):
-                sums[t][i].value = vd.fma(p[i], sums[t][i].value)
+                sums[t][i].value = k.multiply_add(vd, p[i], sums[t][i].value)
     for i in range(width):
         faded = fade[g + i]
         for t in range(dims):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.values import ADDRESS, INT, Table
+from sightline.cpu.values import ADDRESS, I16, I32, INT, Table, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -118,6 +118,27 @@ def _scatter_patch(
         with f.when(row != 0), f.loop(0, (-c + k.key.value_dim).min(k.lanes), name="column") as i:
             number = (patch + (r * k.lanes + i) * size).load(formats.memory(dtype))
             (row + (c + i) * step).as_pointer().store(number)
+
+
+def rows_to_pairs(k: Kernel) -> Function:
+    """Interleave `n` rows of bfloat16 values: word d of row j/2 holds V[j, d] and V[j + 1, d], 0 past the end.
+
+    Parameters: first row, bytes from row to row, bytes from column to column, n, columns, target.
+    """
+    with k.module.function("rows_to_pairs", ADDRESS, INT, INT, INT, INT, ADDRESS) as f:
+        source, row, step, n, columns, target = f.arguments()
+        whole = (step == formats.size("bfloat16")).where(columns - columns % k.lanes, 0)
+        with f.loop(0, n, 2, name="pair") as j:
+            lower, made = source + j * row, target + j // 2 * columns * k.element_bytes
+            there = j + 1 < n
+            upper = lower + there.where(row, 0)
+            for start, end, lanes in (f.value(0), whole, k.lanes), (whole, columns, 1):
+                kind = vector(I16, lanes)
+                with f.loop(start, end, lanes, name="columns") as c:
+                    first, second = ((place + c * step).load(kind).unsigned(I32) for place in (lower, upper))
+                    keep = there.where(f.value(-1, I32), f.value(0, I32)).splat(lanes)
+                    (made + c * k.element_bytes).store(first | ((second << 16) & keep))
+    return f
 
 
 def rows_to_rows(k: Kernel, dtype: str) -> Function:

@@ -20,6 +20,22 @@ Operand: TypeAlias = Union["Value", int, float]
 BOOL, BYTE, I16, I32, INT = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 ADDRESS = ir.PointerType()
+
+
+class _BFloat(ir.types.Type):  # type: ignore[misc]  # llvmlite is untyped
+    """LLVM's bfloat, which llvmlite does not know: only instructions that take pairs of them name it."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BFLOAT = _BFloat()
 _BITS_OF = {FLOAT: I32, DOUBLE: INT, HALF: I16}
 
 
