@@ -30,8 +30,9 @@ _FORMAT = 1  # raise it when the disk key or the calling convention changes in a
 
 
 def _sources() -> str:
-    """A digest of the generator's source files; empty where they cannot be read."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """A digest of the generator's source files, plan.py's register tiles among them; empty where unreadable."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py"))]
     try:
         return cache.digest([(file.name, file.read_bytes()) for file in files]) if files else ""
     except OSError:
