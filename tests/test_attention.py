@@ -154,6 +154,42 @@ def test_the_store_of_prepared_calls_is_bounded(monkeypatch: pytest.MonkeyPatch)
 # ── Errors ──
 
 
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"query": None}, TypeError, "query is a NoneType, which does not show its memory"),
+        ({"value": None}, TypeError, "value is a NoneType, which does not show its memory"),
+        ({"mask": [[True]]}, TypeError, r"mask is a list; .* try np\.asarray\(mask, dtype=bool\)"),
+        (
+            {"window": np.array([3, 4])},
+            TypeError,
+            r"window is array\(\[3, 4\]\) \(ndarray\); expected None or",
+        ),
+        (
+            {"key_lengths": [[1], [2, 3]]},
+            TypeError,
+            r"key_lengths is \[\[1\], \[2, 3\]\] \(list\); .* a flat list",
+        ),
+        ({"query_offset": []}, ValueError, r"query_offset has shape \(0,\); expected one that broadcasts"),
+    ],
+)
+def test_wrong_arguments_are_told_in_our_words_by_door_and_reference(
+    wrong: dict[str, Any], error: type[Exception], text: str
+) -> None:
+    call = dict(zip(("query", "key", "value"), three(2, 1, 4, 8), strict=True)) | wrong
+    for attend in (sightline.attention, sightline.explain, reference.attention):
+        with pytest.raises(error, match=text):
+            attend(**call)
+
+
+def test_a_tensor_that_numpy_cannot_read_is_told_in_our_words() -> None:
+    torch = pytest.importorskip("torch")
+    q, k, v = three(2, 1, 4, 8)
+    for tensor in (torch.ones(2, dtype=torch.bfloat16), torch.ones(2, device="meta", dtype=torch.int64)):
+        with pytest.raises(TypeError, match=r"key_lengths is tensor\(.*; expected one int for each sequence"):
+            sightline.attention(q, k, v, key_lengths=tensor)
+
+
 @pytest.mark.parametrize("option", [{"score_mod": lambda s, b, h, p, j: s}, {"see": ("lse",)}])
 def test_what_is_not_there_yet_says_so_by_name(option: dict[str, Any]) -> None:
     q, k, v = three(4, 8)

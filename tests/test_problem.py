@@ -765,7 +765,11 @@ VALUES = {
     "ragged": (
         [[1, 2], [3]],
         TypeError,
-        message("key_lengths is [[1, 2], [3]] (list)", "one int for each sequence", "a flat list"),
+        message(
+            "key_lengths is [[1, 2], [3]] (list)",
+            "one int for each sequence",
+            "a flat list, or a NumPy array of ints",
+        ),
     ),
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sightline.see import See
 
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
+REQUIRED = OPERANDS[:3]
 OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
 
 Operands = tuple[Any, ...]
@@ -124,11 +125,12 @@ def _not_yet(**asked: Any) -> None:
 def _signature(operands: Operands, options: tuple[Any, ...]) -> Hashable:
     """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
     causal, window, offset, lengths, *rest = options
+    sides = window if isinstance(window, tuple) else ()
     return (
         isa.chosen(),
         *[None if x is None else arrays.signature(x) for x in operands],
         *(causal, window, *rest),
-        *map(type, (*options, *(window or ()))),  # 1 == True, but causal=1 is an error
+        *map(type, (*options, *sides)),  # 1 == True, but causal=1 is an error
         offset if offset is None or isinstance(offset, int) else "given",
         lengths if lengths is None or isinstance(lengths, int) else "given",
     )
@@ -144,10 +146,15 @@ def _lookup(operands: Operands, options: tuple[Any, ...]) -> Prepared | None:
 
 def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
     """The slow path: look at everything, raise every error, plan, get the kernel."""
-    views = {name: arrays.view(x, name) for name, x in zip(OPERANDS, operands, strict=True) if x is not None}
+    given = {
+        name: x
+        for name, x in zip(OPERANDS, operands, strict=True)
+        if x is not None or name in REQUIRED  # a None among these is an error in the view's words
+    }
+    views = {name: arrays.view(x, name) for name, x in given.items()}
     named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
     for name in ("query_offset", "key_lengths"):
-        named[name] = int_or_spec(named[name])
+        named[name] = int_or_spec(named[name], name)
     _check_out(views.get("out"))
     specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
     problem = Problem.of(**specs, **named)

@@ -6,6 +6,7 @@ options, and every later room trusts it. It is hashable, so plans and compiled k
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,12 +195,7 @@ def sequence_ints(values: object, name: str, problem: Problem) -> NDArray[np.int
     )
     if not isinstance(values, list | tuple) and not hasattr(values, "__array__"):
         return np.full(problem.batch, check(values, name), dtype=np.int64)
-    try:
-        ints = np.asarray(values)
-    except ValueError:  # a ragged list
-        raise TypeError(
-            f"{name} is {options.describe(values)}; expected one int for each sequence; try a flat list."
-        ) from None
+    ints = _array(values, name)
     spec = Spec(ints.shape, ints.strides, ints.dtype.name)
     operands.check_per_sequence(spec, name, problem.batch)
     for extreme in (ints.argmin(), ints.argmax()) if ints.size else ():
@@ -208,12 +204,24 @@ def sequence_ints(values: object, name: str, problem: Problem) -> NDArray[np.int
     return np.broadcast_to(ints, problem.batch).astype(np.int64, order="C")
 
 
-def int_or_spec(values: object) -> object:
+def int_or_spec(values: object, name: str) -> object:
     """`query_offset` or `key_lengths` as `Problem.of` takes it: an int, or the form of an array of them."""
     if isinstance(values, list | tuple) or hasattr(values, "__array__"):
-        ints = np.asarray(values)
+        ints = _array(values, name)
         return Spec(ints.shape, ints.strides, ints.dtype.name)
     return values
+
+
+def _array(values: object, name: str) -> NDArray[Any]:
+    """NumPy's reading of ints for each sequence, or a TypeError in our words."""
+    try:
+        found: NDArray[Any] = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a tensor that NumPy cannot read
+        raise TypeError(
+            f"{name} is {options.describe(values)}; expected one int for each sequence; "
+            f"try a flat list, or a NumPy array of ints."
+        ) from None
+    return found if found.size or not isinstance(values, list | tuple) else found.astype(np.int64)
 
 
 def _query_offset(value: object, batch: Shape) -> int | None:

@@ -60,11 +60,12 @@ def read(
     """Every option of the door that changes the answer; `precision` is taken and changes nothing here."""
     named = {"query": query, "key": key, "value": value, "mask": mask, "bias": bias}
     named |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
-    views = {name: view(x, name) for name, x in named.items() if x is not None}
+    required = ("query", "key", "value")  # a None among these is an error in the view's words
+    views = {name: view(x, name) for name, x in named.items() if x is not None or name in required}
     problem = Problem.of(
         **{name: looked_at.spec for name, looked_at in views.items()},
-        query_offset=int_or_spec(query_offset),
-        key_lengths=int_or_spec(key_lengths),
+        query_offset=int_or_spec(query_offset, "query_offset"),
+        key_lengths=int_or_spec(key_lengths, "key_lengths"),
         causal=causal,
         window=window,
         scale=scale,

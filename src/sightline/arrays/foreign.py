@@ -37,7 +37,8 @@ def _advice(x: object, name: str) -> str:
     kind = type(x).__name__
     expected = "expected a NumPy array, a PyTorch CPU tensor, or an object with DLPack or the buffer protocol"
     if isinstance(x, list | tuple):
-        return f"{name} is a {kind}; {expected}: try np.asarray({name}, dtype=np.float32)."
+        dtype = "bool" if name == "mask" else "np.float32"
+        return f"{name} is a {kind}; {expected}: try np.asarray({name}, dtype={dtype})."
     return f"{name} is a {kind}, which does not show its memory; {expected}: try np.asarray({name})."
 
 
