@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +27,8 @@ from sightline.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+COMMAND = f"{shlex.quote(sys.executable)} -m sightline"
 
 BAD_CALLS: dict[str, tuple[list[str], str]] = {
     "unknown option": (["attend", "{in}", "--causl"], "unknown option --causl; did you mean --causal?"),
@@ -82,6 +88,11 @@ BAD_CALLS: dict[str, tuple[list[str], str]] = {
     "output is a folder": (["attend", "{in}", "--output", "{folder}"], "is a folder"),
     "cache": (["cache", "empty"], "invalid choice: 'empty'"),
 }
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """A line for a shell, which can hand over streams that are full or closed."""
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("case", BAD_CALLS)
@@ -216,6 +227,22 @@ def test_a_result_that_cannot_be_written(
     assert f"cannot write {out}: No space left on device\n" in capsys.readouterr().err
     assert out.read_bytes() == b"what was there"
     assert not list(tmp_path.glob(".sightline-*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_stdout_is_one_line() -> None:
+    done = shell(f"{COMMAND} info > /dev/full")
+    assert (done.returncode, done.stderr) == (2, "sightline: No space left on device\n")
+
+
+def test_a_closed_stdout_is_not_an_error() -> None:
+    done = shell(f"{COMMAND} cache info >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "in.npz")
+    assert_one_line(main(["attend", str(tmp_path / "in.npz")]), *capsys.readouterr(), "is not a plain file")
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,14 @@ def test_info_survives_any_section(
     assert [line for line in out.splitlines() if not line.startswith(" ")] == list(info.SECTIONS)
 
 
+def test_a_label_too_long_for_its_column_keeps_its_distance(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_NUM_THREADS", "3")
+    assert main(["info"]) == 0
+    assert "\n  SIGHTLINE_NUM_THREADS 3\n" in capsys.readouterr().out
+
+
 def test_info_without_llvm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
     assert main(["info"]) == 0

@@ -127,6 +127,8 @@ def open_archive(path: Path) -> Archive:
         raise CommandError(f"{path} is a folder, not a file of arrays")
     if not path.exists():
         raise CommandError(f"there is no file {path}")
+    if not path.is_file():  # a pipe would make us wait for ever
+        raise CommandError(f"{path} is not a plain file: copy it into one")
     with _reading(str(path)), path.open("rb"):  # may it be read at all?
         pass
     return Npz(path) if path.suffix == ".npz" else Safetensors(path)

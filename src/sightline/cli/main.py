@@ -11,7 +11,7 @@ import sys
 from sightline import __version__
 from sightline.cli import attend, cache, explain, info
 from sightline.cli.arguments import Parser
-from sightline.cli.errors import CommandError
+from sightline.cli.errors import CommandError, reason
 
 COMMANDS = {"attend": attend, "explain": explain, "info": info, "cache": cache}
 
@@ -32,6 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         _abandon_stdout()
         return 141
+    except OSError as error:  # what has no line of its own, above all output that no disk has room for
+        _abandon_stdout()
+        print(f"sightline: {reason(error)}", file=sys.stderr)
+        return 2
 
 
 def _run(argv: list[str]) -> int:
@@ -54,7 +58,9 @@ def parser() -> Parser:
 
 
 def _printable() -> None:
-    """Lets a terminal that has no × or µ show a question mark instead of failing."""
+    """Lets a terminal that has no × or µ show a question mark, and a closed stdout show nothing, not fail."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")

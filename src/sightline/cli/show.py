@@ -19,7 +19,7 @@ def fields(rows: list[tuple[str, str]]) -> None:
     """Label and value, a line each; a long value goes on below itself."""
     for label, value in rows:
         first, *rest = textwrap.wrap(value, WIDTH - LABEL - 2, break_long_words=False) or [""]
-        _print(f"  {label:<{LABEL}}", "cyan", end="")
+        _print(f"  {label:<{LABEL - 1}} ", "cyan", end="")  # a space also behind a label that is too long
         _print(first)
         for line in rest:
             _print(" " * (LABEL + 2) + line)
