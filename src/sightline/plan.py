@@ -235,7 +235,7 @@ def _paired(p: Problem, isa: Isa) -> bool:
     """Whether products of bfloat16 pairs can be used: rows of Q and K are read as pairs where they lie."""
     return (
         p.dtype == "bfloat16"
-        and "avx512bf16" in isa.extras
+        and isa.multiplies_pairs
         and p.dim % 2 == 0
         and all(spec.strides[-1] == SIZES[p.dtype] for spec in (p.query, p.key))
     )
