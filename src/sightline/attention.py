@@ -7,6 +7,7 @@ a repeated call only fills in addresses.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from sightline import arrays
@@ -14,12 +15,13 @@ from sightline.cpu import isa
 from sightline.cpu.run import Prepared, overlaps_itself
 from sightline.plan import plan
 from sightline.problem import Problem, int_or_spec
+from sightline.see import PER_QUERY, See, Seen, requested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from sightline.see import See
 
+LATER = tuple(field for field in fields(See) if field.name not in PER_QUERY)
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 REQUIRED = OPERANDS[:3]
 OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
@@ -76,16 +78,17 @@ def attention(
         layout: "BHLD", or "BLHD" for arrays (…, L, H, D).
         precision: "highest", "high" or "default": how much a float32 product may be rounded. Everything runs
             at "highest" so far.
-        see: not yet: statistics of the weights come in a later version.
+        see: what to say of the weights beside the output: names ("lse", "max_score", "entropy", "distance"), or
+            a See. The other fields of See come in a later version.
         out: an array to write to, of the output's shape and dtype, sharing no memory with the inputs.
 
     Returns:
         (…, Hq, Lq, Dv) in the query's dtype, layout and kind of array (`out` if given). A query that may see
-        no key gets zeros.
+        no key gets zeros. With `see`, a pair: that, and a Seen with an array (…, Hq, Lq) for each name asked.
 
     Raises:
         TypeError, ValueError: what came, what was expected, and what to try.
-        NotImplementedError: score_mod or see.
+        NotImplementedError: score_mod, and the fields of See that are not there yet.
 
     Example:
         >>> import numpy as np, sightline
@@ -93,21 +96,34 @@ def attention(
         >>> q, k, v = rng.standard_normal((3, 2, 12, 100, 64), dtype=np.float32)
         >>> sightline.attention(q, k, v, causal=True).shape
         (2, 12, 100, 64)
+        >>> out, seen = sightline.attention(q, k, v, causal=True, see=("lse", "entropy"))
+        >>> seen.entropy.shape, float(seen.entropy[0, 0, 0])  # the first query sees itself alone
+        ((2, 12, 100), 0.0)
 
     Source: Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762
     """
-    _not_yet(score_mod=score_mod, see=see)
+    _not_yet(**{"score_mod=": score_mod})
+    request = requested(see)
+    names = tuple(name for name in PER_QUERY if getattr(request, name))
+    _not_yet(**{f"see={field.name}": getattr(request, field.name) or None for field in LATER})
     operands: Operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
     options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
-    prepared = _lookup(operands, options)
+    prepared = _lookup(operands, options, names)
     if prepared is None:
         operands = _settled(operands)
-        prepared = _prepare(operands, options)
+        prepared = _prepare(operands, options, names)
     result = (
         operands[-1] if out is not None else arrays.empty_like(query, prepared.output_shape, prepared.dtype)
     )
-    prepared.run((*operands[:-1], result), query_offset, key_lengths)
-    return out if out is not None else arrays.give_back(query, result)
+    p = prepared.plan.problem
+    seen: dict[str, Any] = {
+        name: arrays.empty_like(query, p.rows_shape, p.statistics_dtype) for name in names
+    }
+    prepared.run((*operands[:-1], result), seen, query_offset, key_lengths)
+    output = out if out is not None else arrays.give_back(query, result)
+    if see is None:
+        return output
+    return output, Seen(**{name: arrays.give_back(query, x) for name, x in seen.items()})
 
 
 def _settled(operands: Operands) -> Operands:
@@ -119,15 +135,16 @@ def _settled(operands: Operands) -> Operands:
 def _not_yet(**asked: Any) -> None:
     for name, value in asked.items():
         if value is not None:
-            raise NotImplementedError(f"{name}= is not there yet; it comes in a later version of sightline.")
+            raise NotImplementedError(f"{name} is not there yet; it comes in a later version of sightline.")
 
 
-def _signature(operands: Operands, options: tuple[Any, ...]) -> Hashable:
+def _signature(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Hashable:
     """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
     causal, window, offset, lengths, *rest = options
     sides = window if isinstance(window, tuple) else ()
     return (
         isa.chosen(),
+        see,
         *[None if x is None else arrays.signature(x) for x in operands],
         *(causal, window, *rest),
         *map(type, (*options, *sides)),  # 1 == True, but causal=1 is an error
@@ -136,15 +153,15 @@ def _signature(operands: Operands, options: tuple[Any, ...]) -> Hashable:
     )
 
 
-def _lookup(operands: Operands, options: tuple[Any, ...]) -> Prepared | None:
+def _lookup(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Prepared | None:
     """What an earlier call of the same signature prepared."""
     try:
-        return _prepared.get(_signature(operands, options))
+        return _prepared.get(_signature(operands, options, see))
     except (arrays.NoSignatureError, TypeError):  # what is wrong, if anything is, the slow path says
         return None
 
 
-def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
+def _prepare(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Prepared:
     """The slow path: look at everything, raise every error, plan, get the kernel."""
     given = {
         name: x
@@ -159,11 +176,12 @@ def _prepare(operands: Operands, options: tuple[Any, ...]) -> Prepared:
     specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
     problem = Problem.of(**specs, **named)
     lengths = named["key_lengths"] if isinstance(named["key_lengths"], int) else None
-    prepared = Prepared(plan(problem, isa.chosen()), views["out"].spec if "out" in views else None, lengths)
+    made = plan(problem, isa.chosen(), see)
+    prepared = Prepared(made, views["out"].spec if "out" in views else None, lengths)
     with contextlib.suppress(TypeError, arrays.NoSignatureError):  # e.g. a window given as a list
         if len(_prepared) >= MOST_PREPARED:
             _prepared.clear()
-        _prepared[_signature(operands, options)] = prepared
+        _prepared[_signature(operands, options, see)] = prepared
     return prepared
 
 

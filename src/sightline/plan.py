@@ -49,6 +49,8 @@ class KernelKey:
     softcap: bool = False
     alibi: bool = False
     sinks: bool = False
+    see: tuple[str, ...] = ()
+    """what is said of each query's weights: lse, max_score, entropy, distance"""
 
     @property
     def element_bytes(self) -> int:
@@ -186,6 +188,7 @@ class Plan:
         """What runs, on three lines."""
         p, k = self.problem, self.kernel
         steps = [name for name in ("scaled", "softcap", "bias", "alibi", "sinks", "mask") if getattr(k, name)]
+        steps += [f"see {name}" for name in k.see]
         steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
         rows = "the group's heads folded into rows" if self.folded else "one head's queries"
         return (
@@ -197,8 +200,8 @@ class Plan:
         )
 
 
-def plan(problem: Problem, isa: Isa) -> Plan:
-    """Choose the kernel and the cutting for a problem."""
+def plan(problem: Problem, isa: Isa, see: tuple[str, ...] = ()) -> Plan:
+    """Choose the kernel and the cutting for a problem; `see`: what to say of each query's weights."""
     p = problem
     band, paired = p.band, _paired(p, isa)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
@@ -218,6 +221,7 @@ def plan(problem: Problem, isa: Isa) -> Plan:
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
         sinks=p.sinks is not None,
+        see=see,
     )
     folded = p.group > 1 and p.queries < kernel.block_rows
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))

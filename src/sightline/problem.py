@@ -172,6 +172,11 @@ class Problem:
         return (*self.batch, *inner, self.value_dim)
 
     @property
+    def rows_shape(self) -> Shape:
+        """The shape of what is one number for each query: (*batch, Hq, Lq), or (Lq,) for rank 2."""
+        return (self.queries,) if self.rank == 2 else (*self.batch, self.heads, self.queries)
+
+    @property
     def band(self) -> Band:
         """What a query may see around its position, causality and window together."""
         return band(self.causal, self.window)

@@ -4,7 +4,8 @@ The weights themselves are never stored. Each field is something that can be sai
 has the same name in the request and in the answer. Nothing is computed here.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 
@@ -40,6 +41,31 @@ class See:
     """The queries whose weights to return in full."""
     diagonals: bool = False
     """The sum of the weights along each diagonal."""
+
+
+PER_QUERY = ("lse", "max_score", "entropy", "distance")
+"""The statistics that are one number for each query: they come out of the pass that makes the output."""
+
+
+def requested(see: object) -> See:
+    """The request that `see=` means: a See, or the names of some of its fields.
+
+    Raises:
+        TypeError, ValueError: what came, what was expected, and what to try.
+    """
+    if see is None or isinstance(see, See):
+        return see or See()
+    names = [field.name for field in fields(See)]
+    if isinstance(see, str) or not isinstance(see, Iterable):
+        raise TypeError(f'see is {see!r}; expected a See or names of its fields; try see=("lse", "entropy").')
+    asked = list(see)
+    for name in asked:
+        if name not in names:
+            raise ValueError(f"see has {name!r}; expected names among {', '.join(names)}.")
+        if name in {"top_keys", "pooled", "rows"}:
+            raise ValueError(f"see has the name {name!r}, which needs a value; try see=See({name}=…).")
+    flags: dict[str, Any] = dict.fromkeys(asked, True)
+    return See(**flags)
 
 
 class TopKeys(NamedTuple):

@@ -12,6 +12,8 @@ _NAMES = (
     "slice_items",  # items a thread takes before it returns to Python, where Ctrl-C is heard
     # Addresses of the operands, and of the table with a row per sequence (BATCH_COLUMNS).
     *("query", "key", "value", "out", "mask", "bias", "sinks", "slopes", "batches"),
+    # Where the statistics of each query go, contiguous (sequence, head, query).
+    *("lse", "max_score", "entropy", "distance"),
     # Sizes. A "space" is a run of query rows that share a key head: one head's queries, or a group's.
     *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
     # Strides in bytes: from head to head, row to row, element to element.

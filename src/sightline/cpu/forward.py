@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import modify, softmax, tiles, transpose
+from sightline.cpu import modify, softmax, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, of_sequence
 from sightline.cpu.values import ADDRESS, BOOL, INT
@@ -92,8 +92,9 @@ class _Block:
             self._store(f, a, w, rows, careful=True)
 
     def _store(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
-        """Output = O / l."""
+        """Output = O / l, and what was asked about the weights."""
         k = self.k
+        statistics.finish(k, f, a, w, rows.vectors, careful=careful)
         softmax.finish(k, f, w, rows.vectors, careful=careful)
         f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), rows.vectors, w)
 
@@ -136,7 +137,7 @@ class _Block:
             packed, row = self._packed(f, a, w, "key", keys, n, paired=False)
             f.call(self.scores, w, packed, row, n, vectors, values, value_row)
             self._modified(f, a, w, first, n, vectors, full)
-            f.call(self.weights[careful], a, w, n, vectors)
+            f.call(self.weights[careful], a, w, first, n, vectors)
             paired = k.key.paired and not careful
             packed, row = self._packed(f, a, w, "value", values, n, paired=paired)
             f.call(self.accumulate[careful], w, packed, row, n, vectors, keys + n * key_row, key_row)

@@ -48,7 +48,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
     first = block * k.block_rows
     count = (total - first).min(k.block_rows)
     vectors = (count + (k.lanes - 1)) // k.lanes
-    table = _RowTables(k, f, a, w, sequence)
+    table = _RowTables(k, f, a, w, sequence, batch)
     head = f.variable(space * k.argument(f, a, "space_heads") + first // queries)
     query = f.variable(first % queries)
     with f.loop(0, vectors * k.lanes, name="row") as r:
@@ -65,11 +65,12 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
 
 
 def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
-    """Take the address of the output from the rows that are good as they are (top = 0)."""
+    """Take the places of output and statistics from the rows that are good as they are (top = 0)."""
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         bad = (k.place(w, "top") + r * k.element_bytes).load(k.compute) != 0.0
-        place = k.place(w, "out_rows") + r * 8
-        place.store(bad.where(place.load(INT, 8), 0))
+        for part, nowhere in (("out_rows", 0), ("see_rows", -1))[: 2 if k.key.see else 1]:
+            place = k.place(w, part) + r * 8
+            place.store(bad.where(place.load(INT, 8), nowhere))
 
 
 def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
@@ -89,7 +90,9 @@ def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Valu
 class _RowTables:
     """The workspace's tables with one entry per row, and the bounds over all rows."""
 
-    def __init__(self, k: Kernel, f: Function, a: Pointer, w: Pointer, sequence: Pointer) -> None:
+    def __init__(
+        self, k: Kernel, f: Function, a: Pointer, w: Pointer, sequence: Pointer, batch: Value
+    ) -> None:
         self.k, self.f, self.a, self.w = k, f, a, w
         self.key = k.key
         self.operands = ["query", "out", *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
@@ -100,6 +103,9 @@ class _RowTables:
             name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row"))
             for name in self.operands
         }
+        self.queries = k.argument(f, a, "queries")
+        heads = k.argument(f, a, "spaces") * k.argument(f, a, "space_heads")
+        self.first_number = batch * heads * self.queries
         self.position, self.length = of_sequence(sequence, "position"), of_sequence(sequence, "length")
         start = (f.value(0), self.length, f.value(0), self.length)
         if k.key.banded:  # begin = min first, end = max end, full_begin = max first, full_end = min end
@@ -124,7 +130,11 @@ class _RowTables:
             self._interval(r, p)
         if self.key.alibi:
             self._number(r, "slope", self._of_head("slopes", head))
+        if self.key.alibi or "distance" in self.key.see:
             self._number(r, "position", p.to(self.k.compute))
+        if self.key.see:
+            number = self.first_number + head * self.queries + query
+            (self.k.place(self.w, "see_rows") + r * 8).store(exists.where(number, -1))
         if self.key.sinks:
             self._number(r, "sink", self._of_head("sinks", head))
 

@@ -68,14 +68,18 @@ class Prepared:
         self._out_checked = out is None
         self._specs = specs
 
-    def run(self, given: tuple[Any, ...], query_offset: object, key_lengths: object) -> None:
-        """Write the output into the last of the operands, on as many threads as are allowed and worth it."""
+    def run(
+        self, given: tuple[Any, ...], seen: dict[str, Any], query_offset: object, key_lengths: object
+    ) -> None:
+        """Write the output into the last of the operands, and what is seen, on as many threads as are worth it."""
         block = Block.from_buffer_copy(self._template)
         for slot, x in zip(_ADDRESS_SLOTS, given, strict=False):
             if x is not None:
                 block[slot] = arrays.address(x)
         block[SLOT["out"]] = arrays.address(given[_OUT])
-        keep: list[object] = [given]
+        for name, x in seen.items():
+            block[SLOT[name]] = arrays.address(x)
+        keep: list[object] = [given, seen]
         for name, index in (("sinks", _SINKS), ("slopes", _SLOPES)):
             if given[index] is not None:
                 numbers = _as_float64(given[index], name)

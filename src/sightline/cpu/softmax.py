@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sightline.cpu import statistics
 from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.vmath import LOG2_E, exp2
 
@@ -45,20 +46,22 @@ def start(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, car
         else:
             high[g] = f.value(NEGATIVE_INFINITY, k.vec)
             total[g] = f.zeros(k.vec)
+        statistics.start(k, f, w, g)
 
 
 def weights(k: Kernel, *, careful: bool) -> Function:
     """P = 2^(S·c − m) in place; m, l and fade = 2^(m_old − m) brought up to date.
 
-    Parameters: arguments, workspace, keys in the tile, vectors of rows.
+    Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
     """
     name = "weights.careful" if careful else "weights"
-    with k.module.function(name, ADDRESS, ADDRESS, INT, INT) as f:
-        a, w, n, vectors = f.arguments()
+    with k.module.function(name, ADDRESS, ADDRESS, INT, INT, INT) as f:
+        a, w, first, n, vectors = f.arguments()
         high, top, total, fade = (k.table(w, part) for part in ("high", "top", "sum", "fade"))
         c = k.number(a, "exponent")
         with f.loop(0, vectors, name="rows") as g:
             m_old, largest = high[g], top[g]
+            seen = statistics.Tile(k, f, w, g, UNROLL)
             if not careful:  # −inf is kept for rows that have seen nothing
                 scaled = (largest * c).max(LOWEST[k.element_bytes])
                 largest = (largest == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, scaled)
@@ -69,31 +72,36 @@ def weights(k: Kernel, *, careful: bool) -> Function:
             if careful:
                 faded = _at_least(k, faded, m_old == NEGATIVE_INFINITY, f.zeros(k.vec))
             high[g], fade[g] = m, faded
+            unit = c if careful else f.value(1.0, k.vec)  # of m, in exponents
+            seen.rise(top[g], m_old * unit, m * unit, faded)
             sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
-            _each_key(k, f, w, g, n, c, shift, sums, careful=careful)
+            _each_key(k, f, w, g, (first, n), c, shift, sums, seen, careful=careful)
             tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
             total[g] = total[g].fma(faded, tile_sum)
+            seen.end(tile_sum)
     return f
 
 
 def _each_key(
-    k: Kernel, f: Function, w: Pointer, g: Value, n: Value, c: Value, m: Value, sums: list[Variable],
-    *, careful: bool,
+    k: Kernel, f: Function, w: Pointer, g: Value, keys: tuple[Value, Value], c: Value, m: Value,
+    sums: list[Variable], seen: statistics.Tile, *, careful: bool,
 ) -> None:  # fmt: skip
     """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
-    table, minus_m = k.table(w, "scores"), -m
+    (first, n), table, minus_m = keys, k.table(w, "scores"), -m
     for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
         table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 
-    def weight(s: Value) -> Value:
-        if not careful:
-            return exp2(s.fma(c, minus_m))
-        return _at_least(k, exp2((s - m) * c), s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
+    def weight(s: Value, chain: int, key: Value) -> Value:
+        x = (s - m) * c if careful else s.fma(c, minus_m)
+        p = exp2(x)
+        if careful:
+            p = _at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
+        sums[chain].value = sums[chain].value + p
+        seen.add(chain, p, x, key)
+        return p
 
     with f.loop(0, n, UNROLL, name="keys") as j:
-        p = [weight(table[j + u, g]) for u in range(UNROLL)]
-        for total, weighed in zip(sums, p, strict=True):
-            total.value = total.value + weighed
+        p = [weight(table[j + u, g], u, first + j + u) for u in range(UNROLL)]
         if k.key.paired and not careful:
             for u in range(0, UNROLL, 2):
                 table[j // 2 + u // 2, g] = _pair(k, p[u], p[u + 1])

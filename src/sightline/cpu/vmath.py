@@ -34,7 +34,13 @@ class _Format:
     saturation: float  # |x| beyond which tanh x rounds to ±1
     exp2: tuple[float, ...]  # 2^f on [−1/2, 1/2], relative error 1.9e-9 / 3.1e-18
     exp2_floor: tuple[float, ...]  # the same on [0, 1]
+    log2_terms: int  # of the series of log2, until they no longer count
     exp2m1: tuple[float, ...]  # (2^f − 1) / f, relative error 1.1e-8 / 1.8e-17
+
+    @property
+    def log2(self) -> tuple[float, ...]:
+        """Coefficients of t²ⁿ in log2(m) / t: 2 log2(e) / (2n + 1)."""
+        return tuple(2 * LOG2_E / (2 * n + 1) for n in range(self.log2_terms))
 
 
 _FORMATS = {
@@ -43,6 +49,7 @@ _FORMATS = {
         bias=127,
         lowest=-126.0,
         saturation=9.2,
+        log2_terms=6,
         exp2=(
             1.0000000005541663,
             0.6931472057372526,
@@ -75,6 +82,7 @@ _FORMATS = {
         bias=1023,
         lowest=-1022.0,
         saturation=19.2,
+        log2_terms=12,
         exp2=(
             1.0,
             0.6931471805599453,
@@ -137,6 +145,18 @@ def tanh(x: Value) -> Value:
     power, f = _split(x * (2 * LOG2_E), form)
     e = (_polynomial(f, form.exp2m1) * f).fma(power, power - 1.0)  # 2^n·(2^f − 1) + (2^n − 1)
     return e / (e + 2.0)
+
+
+def log2(x: Value) -> Value:
+    """The logarithm to base 2 of a normal number x > 0: e + log2 m, with x = 2^e · m and √½ ≤ m < √2."""
+    form = _FORMATS[scalar(x.kind)]
+    root = x.f.value(math.sqrt(0.5), x.kind).bits()
+    biased = (x.bits() - root + (form.bias << form.mantissa)) >> form.mantissa
+    e = biased - form.bias
+    m = (x.bits() - (e << form.mantissa)).as_bits_of(x.kind)
+    t = (m - 1.0) / (m + 1.0)  # log m = 2 (t + t³/3 + t⁵/5 + …), |t| ≤ 0.172
+    result = t.fma(_polynomial(t * t, form.log2), e.to(scalar(x.kind)))
+    return (x == x).where(result, x)  # noqa: PLR0124 (NaN)
 
 
 def _polynomial(f: Value, coefficients: tuple[float, ...]) -> Value:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sightline.plan import KernelKey
 
 MASK_WORD = 32  # keys per word of a packed mask
+STATISTICS = ("best", "mass", "heat", "reach")
 
 
 class Workspace:
@@ -25,7 +26,8 @@ class Workspace:
     | words | the tile's mask, 32 keys to a word | word × row |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
     | position, slope, sink, first, end | what differs from row to row | row |
-    | *_rows | addresses of the block's rows in the operands | row |
+    | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
+    | best, mass, heat, reach, see_* | statistics | row |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
@@ -40,9 +42,10 @@ class Workspace:
             "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
             "values": key.tile_keys * key.value_dim * key.element_bytes if key.stage_value else 0,
             "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
+            **dict.fromkeys((*STATISTICS, *(f"see_{name}" for name in key.see)), ROW_BYTES if key.see else 0),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
             **dict.fromkeys(("first", "end"), ROW_BYTES),
-            **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows"), rows * 8),
+            **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
             "patch": lanes * lanes * 8,
         }
         self._offsets: dict[str, int] = {}

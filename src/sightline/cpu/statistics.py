@@ -1,0 +1,116 @@
+"""What can be seen of each query's weights in the pass that makes the output: lse, max_score, entropy, distance.
+
+Beside m and l, a row carries, all relative to its running maximum m like P and O:
+
+    best   the largest score, in score units                    max_score
+    mass   Σ p over the keys (l without the sink)
+    heat   Σ p · x, x = score·c − m ≤ 0                         entropy = ln 2 · (log2 l · mass − heat) / l
+    reach  Σ p · |position − key|                               distance = reach / l
+
+A plug of the softmax: `softmax.weights` calls it for every vector of rows, for every weight, and at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from sightline.cpu.values import INT
+from sightline.cpu.vmath import log2
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function
+    from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer, Value
+
+NEGATIVE_INFINITY = float("-inf")
+LN_2 = math.log(2)
+# x of a key that may not be seen is −inf, and 0 · −inf is NaN: below this, p is 0 and x does not matter.
+COLDEST = {4: -256.0, 8: -2048.0}
+PER_ROW = ("lse", "max_score", "entropy", "distance")
+
+
+def start(k: Kernel, f: Function, w: Pointer, g: Value) -> None:
+    """Nothing has been seen."""
+    if not k.key.see:
+        return
+    k.table(w, "best")[g] = f.value(NEGATIVE_INFINITY, k.vec)
+    for part in ("mass", "heat", "reach"):
+        k.table(w, part)[g] = f.zeros(k.vec)
+
+
+class Tile:
+    """One tile of keys, for one vector of rows."""
+
+    def __init__(self, k: Kernel, f: Function, w: Pointer, g: Value, chains: int) -> None:
+        self.k, self.f, self.w, self.g = k, f, w, g
+        self.see = k.key.see
+        self.heat = [f.variable(f.zeros(k.vec)) for _ in range(chains if "entropy" in self.see else 0)]
+        self.reach = [f.variable(f.zeros(k.vec)) for _ in range(chains if "distance" in self.see else 0)]
+
+    def rise(self, top: Value, m_old: Value, m: Value, faded: Value) -> None:
+        """The maximum goes from m_old to m, exponents both: what was summed before weighs less now."""
+        if not self.see:
+            return
+        k, w, g = self.k, self.w, self.g
+        best, mass, heat, reach = (k.table(w, part) for part in ("best", "mass", "heat", "reach"))
+        best[g] = top.max(best[g])
+        if "entropy" in self.see:
+            climbed = (m_old == NEGATIVE_INFINITY).where(0.0, m_old - m)
+            heat[g] = faded * climbed.fma(mass[g], heat[g])
+            mass[g] = mass[g] * faded
+        if "distance" in self.see:
+            reach[g] = reach[g] * faded
+
+    def add(self, chain: int, p: Value, x: Value, key: Value) -> None:
+        """One weight p = 2^x of a key."""
+        if self.heat:
+            x = x.max(COLDEST[self.k.element_bytes])
+            self.heat[chain].value = p.fma(x, self.heat[chain].value)
+        if self.reach:
+            away = self.k.table(self.w, "position")[self.g] - key.to(self.k.compute).splat(self.k.lanes)
+            far = (away < 0.0).where(-away, away)
+            self.reach[chain].value = p.fma(far, self.reach[chain].value)
+
+    def end(self, tile_sum: Value) -> None:
+        """The tile's sums join the row's."""
+        for part, chains in (("heat", self.heat), ("reach", self.reach)):
+            if chains:
+                table, total = self.k.table(self.w, part), chains[0].value
+                for other in chains[1:]:
+                    total = total + other.value
+                table[self.g] = table[self.g] + total
+        if self.heat:
+            mass = self.k.table(self.w, "mass")
+            mass[self.g] = mass[self.g] + tile_sum
+
+
+def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, careful: bool) -> None:
+    """From the sums to what was asked for, written for the rows that have a place for it. Before l is touched."""
+    if not k.key.see:
+        return
+    high, total, best, mass, heat, reach = (
+        k.table(w, part) for part in ("high", "sum", "best", "mass", "heat", "reach")
+    )
+    scale = k.number(a, "scale")
+    unit = k.number(a, "exponent") * LN_2 if careful else f.value(LN_2, k.vec)
+    with f.loop(0, vectors, name="see") as g:
+        l, alone = total[g], total[g] == 0.0
+        bits = log2(l)
+        lse = alone.where(NEGATIVE_INFINITY, high[g].fma(unit, bits * LN_2))
+        largest = best[g] if k.key.scaled else best[g] * scale
+        largest = (best[g] == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, largest)
+        made = {
+            "lse": lse,
+            "max_score": (l == l).where(largest, l),  # noqa: PLR0124 (NaN)
+            "entropy": alone.where(0.0, (bits * mass[g] - heat[g]) * LN_2 / l),
+            "distance": alone.where(0.0, reach[g] / l),
+        }
+        for name in k.key.see:
+            k.table(w, f"see_{name}")[g] = made[name]
+    with f.loop(0, vectors * k.lanes, name="row") as r:
+        place = (k.place(w, "see_rows") + r * 8).load(INT, 8)
+        with f.when(place >= 0):
+            for name in k.key.see:
+                number = (k.place(w, f"see_{name}") + r * k.element_bytes).load(k.compute)
+                (k.address(a, name) + place * k.element_bytes).store(number)
