@@ -25,7 +25,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("see", "cpu.isa"),  # the instruction sets are rows of data that a plan reads
     ("reference", "plan"),
     ("cpu",),
-    ("attention",),
+    ("attention", "merge"),
     ("frameworks", "parallel", "look"),
     ("__init__",),
     ("cli",),

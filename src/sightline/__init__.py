@@ -3,6 +3,7 @@
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
 from sightline.explain import explain
+from sightline.merge import merge
 from sightline.see import Received, See, Seen
 
 __version__ = "0.1.0"
@@ -15,5 +16,6 @@ __all__ = [
     "attention",
     "explain",
     "get_num_threads",
+    "merge",
     "set_num_threads",
 ]

@@ -123,7 +123,8 @@ def attention(
     output = out if out is not None else arrays.give_back(query, result)
     if see is None:
         return output
-    return output, Seen(**{name: arrays.give_back(query, x) for name, x in seen.items()})
+    seen = {name: arrays.give_back(query, x) for name, x in seen.items()}
+    return output, Seen(**seen)
 
 
 def _settled(operands: Operands) -> Operands:

@@ -39,7 +39,7 @@ class _Format:
 
     @property
     def log2(self) -> tuple[float, ...]:
-        """Coefficients of t²ⁿ in log2(m) / t: 2 log2(e) / (2n + 1)."""
+        """What t to the 2n is multiplied by in the series of log2: 2 / (ln 2 · (2n + 1))."""
         return tuple(2 * LOG2_E / (2 * n + 1) for n in range(self.log2_terms))
 
 
