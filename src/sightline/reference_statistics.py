@@ -33,11 +33,10 @@ def see(steps: Steps, request: See) -> Seen:
     )
 
 
-@np.errstate(invalid="ignore")
 def entropy(steps: Steps) -> Float:
-    """−Σ_j w · log w, as Σ_j w · (lse − score): (…, Hq, Lq). A sink has no part in the sum."""
-    surprise = steps.lse[..., None] - steps.masked
-    total: Float = np.where(steps.seen, steps.weights * surprise, 0.0).sum(axis=-1)
+    """−Σ_j w · log w: (…, Hq, Lq). A sink has no part in the sum."""
+    logs = np.log(np.where(steps.weights > 0, steps.weights, 1.0))  # 0 · log 0 is 0
+    total: Float = -(steps.weights * logs).sum(axis=-1)
     return total
 
 

@@ -68,12 +68,12 @@ def weights(k: Kernel, *, careful: bool) -> Function:
             m = largest.max(m_old)
             # A row that has seen nothing yet has m = −inf: subtract 0 instead, −inf − (−inf) is NaN.
             shift = (m == NEGATIVE_INFINITY).where(0.0, m)
-            faded = exp2((m_old - shift) * c) if careful else exp2(m_old - shift)
+            climbed = (m_old - shift) * c if careful else m_old - shift
+            faded = exp2(climbed)
             if careful:
                 faded = _at_least(k, faded, m_old == NEGATIVE_INFINITY, f.zeros(k.vec))
             high[g], fade[g] = m, faded
-            unit = c if careful else f.value(1.0, k.vec)  # of m, in exponents
-            seen.rise(top[g], m_old * unit, m * unit, faded)
+            seen.rise(top[g], climbed, faded)
             sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
             _each_key(k, f, w, g, (first, n), c, shift, sums, seen, careful=careful)
             tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)

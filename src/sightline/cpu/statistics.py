@@ -48,15 +48,15 @@ class Tile:
         self.heat = [f.variable(f.zeros(k.vec)) for _ in range(chains if "entropy" in self.see else 0)]
         self.reach = [f.variable(f.zeros(k.vec)) for _ in range(chains if "distance" in self.see else 0)]
 
-    def rise(self, top: Value, m_old: Value, m: Value, faded: Value) -> None:
-        """The maximum goes from m_old to m, exponents both: what was summed before weighs less now."""
+    def rise(self, top: Value, climbed: Value, faded: Value) -> None:
+        """The maximum rises: what was summed before weighs `faded` = 2^climbed of what it did."""
         if not self.see:
             return
         k, w, g = self.k, self.w, self.g
         best, mass, heat, reach = (k.table(w, part) for part in ("best", "mass", "heat", "reach"))
         best[g] = top.max(best[g])
         if "entropy" in self.see:
-            climbed = (m_old == NEGATIVE_INFINITY).where(0.0, m_old - m)
+            climbed = climbed.max(COLDEST[k.element_bytes])  # −inf where nothing has been seen: mass is 0
             heat[g] = faded * climbed.fma(mass[g], heat[g])
             mass[g] = mass[g] * faded
         if "distance" in self.see:
@@ -100,10 +100,11 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
         lse = alone.where(NEGATIVE_INFINITY, high[g].fma(unit, bits * LN_2))
         largest = best[g] if k.key.scaled else best[g] * scale
         largest = (best[g] == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, largest)
+        entropy = (bits * mass[g] - heat[g]) * LN_2 / l
         made = {
             "lse": lse,
             "max_score": (l == l).where(largest, l),  # noqa: PLR0124 (NaN)
-            "entropy": alone.where(0.0, (bits * mass[g] - heat[g]) * LN_2 / l),
+            "entropy": alone.where(0.0, (entropy < 0.0).where(0.0, entropy)),  # −6e-8 for one visible key
             "distance": alone.where(0.0, reach[g] / l),
         }
         for name in k.key.see:
