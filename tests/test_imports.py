@@ -40,6 +40,7 @@ ANNEXES = {
     "reference_gradients": "reference",
     "reference_statistics": "reference",
     "explain": "reference",
+    "tables": "reference",
     "__main__": "cli",
 }
 
