@@ -230,6 +230,13 @@ def test_importing_sightline_imports_no_framework() -> None:
     assert asked.isdisjoint(FRAMEWORKS)
 
 
+def test_importing_sightline_takes_less_than_150_ms_beyond_numpy() -> None:
+    code = "import time, numpy; t = time.perf_counter(); import sightline; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5)]
+    assert min(times) < 0.15
+
+
 def test_seeing_arrays_and_buffers_imports_no_framework() -> None:
     see = "x = numpy.zeros(3); arrays.view(x, 'x'); arrays.view(x.data, 'x')"
     code = f"import numpy; from sightline import arrays; {see}"
