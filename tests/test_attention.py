@@ -205,6 +205,18 @@ def test_out_may_not_share_memory_with_an_input(name: str) -> None:
             sightline.attention(**arrays, out=arrays[name])
 
 
+def test_out_may_lie_between_the_inputs_of_one_buffer() -> None:
+    fused = np.random.default_rng(3).standard_normal((2, 33, 4, 4, 16)).astype(np.float32)
+    q, k, v, out = (fused[:, :, i] for i in range(4))
+    want = reference.attention(q, k, v, layout="BLHD").output
+    before = fused[:, :, :3].copy()
+    assert sightline.attention(q, k, v, layout="BLHD", out=out) is out
+    close(out, want)
+    np.testing.assert_array_equal(fused[:, :, :3], before)
+    with pytest.raises(ValueError, match="out shares memory with key"):
+        sightline.attention(q[:, 1:], k[:, :-1], v[:, 1:], layout="BLHD", out=k[:, 1:])
+
+
 def test_out_may_not_be_read_only_or_overlap_itself() -> None:
     q, k, v = three(2, 6, 8)
     out = np.empty_like(q)

@@ -37,6 +37,34 @@ def test_kernels_stay_within_their_arrays(dtype: str, instructions: str) -> None
     assert last == "everything, fence before"
 
 
+@pytest.mark.parametrize("instructions", [choice.name for choice in isa.runnable()])
+def test_empty_tiles_are_never_touched(instructions: str) -> None:
+    done = run(str(PROGRAM.with_name("untouched.py")), SIGHTLINE_ISA=instructions)
+    last = (done.stdout.splitlines() or ["the start"])[-1]
+    assert done.returncode >= 0, f"died of signal {-done.returncode} in {last}"
+    assert (done.returncode, last) == (0, "done"), done.stderr[-2000:]
+
+
+def test_memory_grows_with_the_length_and_not_with_its_square() -> None:
+    program = """
+import resource, numpy as np, sightline
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def growth(length, **options):
+    q, k, v, out = np.ones((4, 1, length, 16), np.float32)
+    mask, sinks, slopes = np.ones(length, bool), np.ones(1), np.ones(1)
+    before = peak()
+    sightline.attention(q, k, v, out=out, mask=mask, sinks=sinks, alibi_slopes=slopes, causal=True, **options)
+    return peak() - before
+growth(100), growth(100, window=(64, 0))  # makes the kernels
+print(max(growth(20_000), growth(100_000, window=(64, 0))))
+"""
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert (
+        int(done.stdout) < 16 << 20
+    )  # a mask of all pairs would be 400 MB and 10 GB, scores four times as much
+
+
 @pytest.mark.parametrize(
     ("at_end", "touch"),
     [

@@ -9,7 +9,7 @@ import pytest
 
 from command import EXAMPLE, assert_one_line, normal, sightline, write_npz
 from sightline import reference
-from sightline.cli import grid
+from sightline.cli import explain
 from sightline.cli.main import main
 
 if TYPE_CHECKING:
@@ -137,13 +137,18 @@ def test_a_single_row_and_an_open_end(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_numbers_keep_their_columns() -> None:
-    row = np.array([[0.0, -99.994, -1234.5, 1e9, -1e-9, np.nan, np.inf, -np.inf]])
-    header, line = grid.numbers(row, ["a rather long name"], list("abcdefgh"))
-    assert line == "  a rather…   0.00 -99.99 -1e+03  1e+09  -0.00    nan    inf      ·"
+    row = np.array([[0.0, -99.994, -1234.5, np.nan, np.inf, -np.inf]])
+    header, line = explain._table(row, ["a rather long name"], list("abcdef"), ~np.isneginf(row))
+    assert line == "  a rather…      0   -100  -1234    nan    inf      ·"
     assert len(header) == len(line)
 
 
+def test_numbers_too_small_for_decimals_are_powers_of_ten(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--scale", "1e-6", "--queries", "0"]) == 0
+    (line,) = blocks(capsys.readouterr().out)["scaled"][1:]
+    assert line.split()[1:4] == ["2.04e-05", "-1.94e-06", "-1.17e-05"]
+
+
 def test_shades_grow_with_the_weight() -> None:
-    row = np.array([[0.0, 0.12, 0.13, 0.37, 0.38, 0.62, 0.63, 0.87, 0.88, 1.0, np.nan]])
-    _, line = grid.weights(row, np.ones_like(row, bool), ["q"], ["k"] * 11)
-    assert line.endswith("│  ░░▒▒▓▓██?│")
+    row = [0.0, 0.12, 0.13, 0.37, 0.38, 0.62, 0.63, 0.87, 0.88, 1.0, np.nan]
+    assert "".join(map(explain._shade, row)) == "  ░░▒▒▓▓██?"

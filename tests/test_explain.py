@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sightline import reference
-from sightline.explain import explain, number_style, plural
+from sightline.explain import explain, plural
+from sightline.tables import number_style
 
 RNG = np.random.default_rng(2)
 QUERY, KEY = RNG.standard_normal((2, 4, 3, 5)), RNG.standard_normal((2, 2, 6, 5))

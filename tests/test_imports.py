@@ -40,6 +40,7 @@ ANNEXES = {
     "reference_gradients": "reference",
     "reference_statistics": "reference",
     "explain": "reference",
+    "tables": "reference",
     "__main__": "cli",
 }
 
@@ -227,6 +228,13 @@ def test_importing_sightline_imports_no_framework() -> None:
     asked = asked_for("import sightline")
     assert "sightline" in asked
     assert asked.isdisjoint(FRAMEWORKS)
+
+
+def test_importing_sightline_takes_less_than_150_ms_beyond_numpy() -> None:
+    code = "import time, numpy; t = time.perf_counter(); import sightline; print(time.perf_counter() - t)"
+    command = [sys.executable, "-c", code]
+    times = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(5)]
+    assert min(times) < 0.15
 
 
 def test_seeing_arrays_and_buffers_imports_no_framework() -> None:

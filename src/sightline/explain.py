@@ -9,6 +9,7 @@ import numpy as np
 
 from sightline.reference import Steps, all_heads
 from sightline.reference_call import read
+from sightline.tables import table
 
 if TYPE_CHECKING:
     from sightline.problem import Problem
@@ -150,11 +151,11 @@ def explained_head(steps: Explanation, index: tuple[int, ...]) -> list[str]:
     blind = ["" if row.any() else "   sees no key" for row in seen]
     cap = "" if problem.softcap is None else f", then softcap {problem.softcap:.4g}"
     parts = [
-        ("scores: q · k", table(steps.scores[where], "key", KEYS)),
-        (f"scaled: scores × {problem.scale:.4g}{cap}", table(steps.capped[where], "key", KEYS)),
-        (masked_title(problem), table(steps.masked[where], "key", KEYS, seen, blind)),
-        ("weights: exp(masked − lse)", table(steps.weights[where], "key", KEYS, seen, lse)),
-        ("output: Σ weights · v", table(output[where], "dim", DIMS)),
+        ("scores: q · k", matrix_lines(steps.scores[where], "key", KEYS)),
+        (f"scaled: scores × {problem.scale:.4g}{cap}", matrix_lines(steps.capped[where], "key", KEYS)),
+        (masked_title(problem), matrix_lines(steps.masked[where], "key", KEYS, seen, blind)),
+        ("weights: exp(masked − lse)", matrix_lines(steps.weights[where], "key", KEYS, seen, lse)),
+        ("output: Σ weights · v", matrix_lines(output[where], "dim", DIMS)),
     ]
     return [*head_title(problem, index), *(line for title, lines in parts for line in ("", title, *lines))]
 
@@ -174,36 +175,16 @@ def masked_title(problem: Problem) -> str:
     return " ".join(["masked: scaled", *added]) + ", · where the query does not see the key"
 
 
-def table(
+def matrix_lines(
     matrix: Array, across: str, most: int, seen: Bool | None = None, notes: list[str] | None = None
 ) -> list[str]:
-    """A row for each query, with a dot for what is not seen, and a note behind."""
-    rows, columns = min(QUERIES, len(matrix)), min(most, matrix.shape[1])
-    shown = matrix[:rows, :columns]
-    visible = np.full(shown.shape, fill_value=True) if seen is None else seen[:rows, :columns]
-    style = number_style(shown[visible])
-    cells = [
-        [format(x, style) if is_seen else "·" for x, is_seen in zip(*row, strict=True)]
-        for row in zip(shown, visible, strict=True)
-    ]
-    names = [f"{across} {j}" for j in range(columns)]
-    width = max(len(cell) for line in [names, *cells] for cell in line) if names else 0
-    cut = " …" if columns < matrix.shape[1] else ""
-    lines = [f"{'':10}" + "".join(f"  {name:>{width}}" for name in names) + cut]
-    for i, line in enumerate(cells):
-        lines.append(f"{f'query {i}':10}" + "".join(f"  {cell:>{width}}" for cell in line) + cut)
-        lines[-1] += notes[i] if notes else ""
-    lines += [f"… and {plural(len(matrix) - rows, 'more query')}"] if rows < len(matrix) else []
-    return [line.rstrip() for line in lines]
-
-
-def number_style(numbers: Array) -> str:
-    """Four digits of the largest number; powers of ten where that would show nothing, or too much."""
-    sizes = abs(numbers[np.isfinite(numbers)])
-    largest = float(sizes.max(initial=0.0))
-    if largest and not 1e-2 <= largest < 1e6:
-        return ".2e"
-    return f".{int(np.clip(3 - np.floor(np.log10(max(largest, 1.0))), 0, 3))}f"
+    """A row for each query, up to `QUERIES`, and a column for each key or dimension, up to `most`."""
+    rows = [f"query {i}" for i in range(min(QUERIES, len(matrix)))]
+    columns = [f"{across} {j}" for j in range(min(most, matrix.shape[1]))]
+    more = len(matrix) - len(rows)
+    return table(matrix, rows, columns, seen, notes) + (
+        [f"… and {plural(more, 'more query')}"] if more else []
+    )
 
 
 def plural(count: int, thing: str) -> str:

@@ -10,23 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.cli import arguments, grid, show
+from sightline.cli import arguments, show
 from sightline.cli.errors import CommandError
 from sightline.cli.files import open_archive
 from sightline.cli.inputs import call_of, read_inputs
 from sightline.cli.parts import Part
 from sightline.cli.parts import arguments as arguments_of
+from sightline.tables import table
 
 if TYPE_CHECKING:
     import argparse
 
     from sightline.cli.inputs import Inputs
     from sightline.reference import Steps
-    from sightline.reference_call import Call
+    from sightline.reference_call import Array, Bool, Call
 
 SMALL = Path(__file__).with_name("alice.npz")
 FEW = 8  # queries and keys shown unless asked otherwise
 MOST = 12  # more do not fit on a page
+MARGIN, CELL = 11, 6  # characters for a row's name and for a number: eight words and their shades on 80
+SHADES = " ░▒▓█"  # of a weight: below 1/8, from 1/8, 3/8, 5/8 and 7/8
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
@@ -128,14 +131,37 @@ def _steps(steps: Steps, call: Call, names: tuple[list[str], list[str]]) -> list
     numbers = [f"v{i}" for i in range(shown)]
     more = f" (the first {shown} of {dim} numbers)" if shown < dim else ""
     unchanged = np.array_equal(steps.masked, steps.capped, equal_nan=True)
+    shades = [f"   │{''.join(map(_shade, row))}│" for row in steps.weights]
     blocks = [
-        ("1 scores", "query · key: how well they match", grid.numbers(steps.scores, rows, keys)),
-        ("2 scaled", _scaling(call), grid.numbers(steps.capped, rows, keys)),
-        ("3 masked", _masking(call), [] if unchanged else grid.numbers(steps.masked, rows, keys)),
-        ("4 weights", _softmax(call), grid.weights(steps.weights, steps.seen, rows, keys)),
-        ("5 output", f"Σ weight · value{more}", grid.numbers(steps.output[:, :shown], rows, numbers)),
+        ("1 scores", "query · key: how well they match", _table(steps.scores, rows, keys)),
+        ("2 scaled", _scaling(call), _table(steps.capped, rows, keys)),
+        ("3 masked", _masking(call), [] if unchanged else _table(steps.masked, rows, keys, steps.seen)),
+        ("4 weights", _softmax(call), _table(steps.weights, rows, keys, steps.seen, shades)),
+        ("5 output", f"Σ weight · value{more}", _table(steps.output[:, :shown], rows, numbers)),
     ]
-    return [line for name, what, table in blocks for line in ("", f"{name:<11} {what}", *table)]
+    return [line for name, what, lines in blocks for line in ("", f"{name:<11} {what}", *lines)]
+
+
+def _table(
+    matrix: Array,
+    rows: list[str],
+    columns: list[str],
+    seen: Bool | None = None,
+    notes: list[str] | None = None,
+) -> list[str]:
+    names, heads = (
+        [f"  {_short(name, MARGIN - 2)}" for name in rows],
+        [_short(name, CELL) for name in columns],
+    )
+    return table(matrix, names, heads, seen, notes, margin=MARGIN, gap=1, width=CELL)
+
+
+def _short(word: str, width: int) -> str:
+    return word if len(word) <= width else word[: width - 1] + "…"
+
+
+def _shade(weight: float) -> str:
+    return "?" if np.isnan(weight) else SHADES[int(np.clip(weight * 4 + 0.5, 0, 4))]
 
 
 def _scaling(call: Call) -> str:

@@ -112,7 +112,7 @@ class Prepared:
         for name, x in zip(_NAMES[:_SINKS], given, strict=False):
             if x is not None:
                 first, last = _extent(arrays.address(x), self._specs[name])
-                if start < last and first < end:
+                if start < last and first < end and _share_memory(given[_OUT], x):
                     raise ValueError(
                         f"out shares memory with {name}; expected memory of its own; "
                         f"try out=np.empty_like(...), or leave out=None."
@@ -216,6 +216,16 @@ def overlaps_itself(out: Spec) -> bool:
             return True
         reach += (n - 1) * stride
     return False
+
+
+def _share_memory(out: object, x: object) -> bool:
+    """Whether an element of one lies in the other: arrays whose extents cross may still interleave."""
+    looks = [arrays.to_numpy(arrays.view(array, "out")) for array in (out, x)]
+    try:
+        shared: Any = np.shares_memory  # its type information knows only two of the values of max_work
+        return bool(shared(*looks, max_work=10_000))
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _extent(address: int, spec: Spec) -> tuple[int, int]:
