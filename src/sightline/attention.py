@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sightline import arrays
 from sightline.cpu import isa
-from sightline.cpu.run import Prepared, overlaps_itself
+from sightline.cpu.run import OPERANDS, Prepared, overlaps_itself
 from sightline.plan import plan
 from sightline.problem import Problem, int_or_spec
 from sightline.see import PER_QUERY, See, Seen, requested
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 LATER = tuple(field for field in fields(See) if field.name not in PER_QUERY)
-OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 REQUIRED = OPERANDS[:3]
 OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
 

@@ -70,7 +70,7 @@ class _Change:
             s = s + self.bias[j, self.g]
         if key.alibi:
             away = self.position - (first + j).to(self.k.compute).splat(self.k.lanes)
-            s = s - self.slope * (away < 0.0).where(-away, away)
+            s = s - self.slope * away.magnitude()
         return s
 
     def allowed(self, s: Value, first: Value, j: Value) -> Value:

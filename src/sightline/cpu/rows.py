@@ -66,11 +66,12 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
 
 def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
     """Take the places of output and statistics from the rows that are good as they are (top = 0)."""
+    nowhere = {"out_rows": 0, "see_rows": -1} if k.key.see else {"out_rows": 0}
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         bad = (k.place(w, "top") + r * k.element_bytes).load(k.compute) != 0.0
-        for part, nowhere in (("out_rows", 0), ("see_rows", -1))[: 2 if k.key.see else 1]:
+        for part, none in nowhere.items():
             place = k.place(w, part) + r * 8
-            place.store(bad.where(place.load(INT, 8), nowhere))
+            place.store(bad.where(place.load(INT, 8), none))
 
 
 def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
@@ -96,9 +97,7 @@ class _RowTables:
         self.k, self.f, self.a, self.w = k, f, a, w
         self.key = k.key
         self.operands = ["query", "out", *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
-        self.base = {
-            name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands
-        }  # fmt: skip
+        self.base = {name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands}
         self.stride = {
             name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row"))
             for name in self.operands

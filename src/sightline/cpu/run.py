@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 LOG2_E = math.log2(math.e)
 UNBOUNDED = 2**40  # further than any position
 _CANCELLED = 2**62  # an item number no call reaches
-_NAMES = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
+OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 _ADDRESS_SLOTS = tuple(SLOT[name] for name in ("query", "key", "value", "mask", "bias"))
-_OUT, _SINKS, _SLOPES = 7, 5, 6
+_OUT, _SINKS, _SLOPES = (OPERANDS.index(name) for name in ("out", "sinks", "alibi_slopes"))
 
 _thread = threading.local()
 
@@ -109,7 +109,7 @@ class Prepared:
     def _refuse_overlap(self, given: tuple[Any, ...]) -> None:
         """A kernel that writes where it still has to read would give wrong numbers."""
         start, end = _extent(arrays.address(given[_OUT]), self._specs["out"])
-        for name, x in zip(_NAMES[:_SINKS], given, strict=False):
+        for name, x in zip(OPERANDS[:_SINKS], given, strict=False):
             if x is not None:
                 first, last = _extent(arrays.address(x), self._specs[name])
                 if start < last and first < end and _share_memory(given[_OUT], x):

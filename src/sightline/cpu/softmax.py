@@ -132,16 +132,17 @@ def finish(k: Kernel, f: Function, w: Pointer, vectors: Value, *, careful: bool)
 
 def find_bad_rows(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
     """Whether a row has to be done again with care; top = 1 for those that have, 0 for the others."""
-    high, top, output = (k.table(w, part) for part in ("high", "top", "output"))
+    high, top, total, output = (k.table(w, part) for part in ("high", "top", "sum", "output"))
     found = f.variable(f.value(0, BOOL))
     with f.loop(0, vectors, name="rows") as g:
-        # 0·O is 0 but for NaN and Inf. Four sums: one chain would wait for each multiplication.
+        # 0·O and 0·l are 0 but for NaN and Inf. Four sums: one chain would wait for each multiplication.
         probes = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
         with f.loop(0, k.key.value_dim, UNROLL, name="probe") as d:
             for u, probe in enumerate(probes):
                 dim = (d + u).min(k.key.value_dim - 1)
                 probe.value = output[dim, g].fma(0.0, probe.value)
         probed = (probes[0].value + probes[1].value) + (probes[2].value + probes[3].value)
+        probed = total[g].fma(0.0, probed)
         m, farthest = high[g], FARTHEST[k.element_bytes]
         far = (m > farthest) | ((m < -farthest) & (m > NEGATIVE_INFINITY))
         bad = (probed != 0.0) | far

@@ -27,7 +27,6 @@ NEGATIVE_INFINITY = float("-inf")
 LN_2 = math.log(2)
 # x of a key that may not be seen is −inf, and 0 · −inf is NaN: below this, p is 0 and x does not matter.
 COLDEST = {4: -256.0, 8: -2048.0}
-PER_ROW = ("lse", "max_score", "entropy", "distance")
 
 
 def start(k: Kernel, f: Function, w: Pointer, g: Value) -> None:
@@ -55,12 +54,13 @@ class Tile:
         k, w, g = self.k, self.w, self.g
         best, mass, heat, reach = (k.table(w, part) for part in ("best", "mass", "heat", "reach"))
         best[g] = top.max(best[g])
+        gone = faded == 0.0  # then also what overflowed, from scores so far below that m's rounding counts
         if "entropy" in self.see:
             climbed = climbed.max(COLDEST[k.element_bytes])  # −inf where nothing has been seen: mass is 0
-            heat[g] = faded * climbed.fma(mass[g], heat[g])
-            mass[g] = mass[g] * faded
+            heat[g] = gone.where(0.0, faded * climbed.fma(mass[g], heat[g]))
+            mass[g] = gone.where(0.0, mass[g] * faded)
         if "distance" in self.see:
-            reach[g] = reach[g] * faded
+            reach[g] = gone.where(0.0, reach[g] * faded)
 
     def add(self, chain: int, p: Value, x: Value, key: Value) -> None:
         """One weight p = 2^x of a key."""
@@ -69,8 +69,7 @@ class Tile:
             self.heat[chain].value = p.fma(x, self.heat[chain].value)
         if self.reach:
             away = self.k.table(self.w, "position")[self.g] - key.to(self.k.compute).splat(self.k.lanes)
-            far = (away < 0.0).where(-away, away)
-            self.reach[chain].value = p.fma(far, self.reach[chain].value)
+            self.reach[chain].value = p.fma(away.magnitude(), self.reach[chain].value)
 
     def end(self, tile_sum: Value) -> None:
         """The tile's sums join the row's."""

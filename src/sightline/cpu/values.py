@@ -188,6 +188,10 @@ class Value:
         """The smaller; `other` where self is NaN."""
         return (self < other).where(self, other)
 
+    def magnitude(self) -> Value:
+        """|self|, of floating point."""
+        return (self < 0.0).where(-self, self)
+
     def fma(self, factor: Operand, addend: Operand) -> Value:
         """Self · factor + addend, rounded once."""
         b, c = (self.f.value(x, self.kind) for x in (factor, addend))
