@@ -60,48 +60,56 @@ def explain(
     """The five steps of attention on small arrays: `scores`, `scaled`, `masked`, `weights`, `output`.
 
     They are computed by the reference, in float64, the (…, Hq, Lq, Lk) matrices in full. The arguments are
-    those of `attention`; `score_mod` takes whole matrices, as (score, batch, head, p, j). Print the result:
+    those of `attention`; `score_mod` takes whole matrices, as (score, batch, head, p, j).
 
-    >>> import numpy as np
-    >>> from sightline.explain import explain
-    >>> words = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> steps = explain(words, words, words, causal=True)
-    >>> steps.weights.round(2)
-    array([[1.  , 0.  , 0.  ],
-           [0.33, 0.67, 0.  ],
-           [0.25, 0.25, 0.5 ]])
-    >>> print(steps)
-    attention of 3 queries to 3 keys: 1 head, D = 2, Dv = 2; scale 0.7071, causal
-    <BLANKLINE>
-    scores: q · k
-                key 0  key 1  key 2
-    query 0     1.000  0.000  1.000
-    query 1     0.000  1.000  1.000
-    query 2     1.000  1.000  2.000
-    <BLANKLINE>
-    scaled: scores × 0.7071
-                key 0  key 1  key 2
-    query 0     0.707  0.000  0.707
-    query 1     0.000  0.707  0.707
-    query 2     0.707  0.707  1.414
-    <BLANKLINE>
-    masked: scaled, · where the query does not see the key
-                key 0  key 1  key 2
-    query 0     0.707      ·      ·
-    query 1     0.000  0.707      ·
-    query 2     0.707  0.707  1.414
-    <BLANKLINE>
-    weights: exp(masked − lse)
-                key 0  key 1  key 2
-    query 0     1.000      ·      ·   lse 0.707
-    query 1     0.330  0.670      ·   lse 1.108
-    query 2     0.248  0.248  0.503   lse 2.100
-    <BLANKLINE>
-    output: Σ weights · v
-                dim 0  dim 1
-    query 0     1.000  0.000
-    query 1     0.330  0.670
-    query 2     0.752  0.752
+    Returns:
+        An `Explanation`: float64 arrays `scores`, `scaled`, `capped`, `masked`, `weights` (…, Hq, Lq, Lk),
+        `output` in the caller's layout, `lse` and `max_score` (…, Hq, Lq). It prints as tables.
+
+    Raises:
+        TypeError, ValueError: what came, what was expected, and what to try.
+
+    Example:
+        >>> import numpy as np
+        >>> from sightline.explain import explain
+        >>> words = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+        >>> steps = explain(words, words, words, causal=True)
+        >>> steps.weights.round(2)
+        array([[1.  , 0.  , 0.  ],
+               [0.33, 0.67, 0.  ],
+               [0.25, 0.25, 0.5 ]])
+        >>> print(steps)
+        attention of 3 queries to 3 keys: 1 head, D = 2, Dv = 2; scale 0.7071, causal
+        <BLANKLINE>
+        scores: q · k
+                    key 0  key 1  key 2
+        query 0     1.000  0.000  1.000
+        query 1     0.000  1.000  1.000
+        query 2     1.000  1.000  2.000
+        <BLANKLINE>
+        scaled: scores × 0.7071
+                    key 0  key 1  key 2
+        query 0     0.707  0.000  0.707
+        query 1     0.000  0.707  0.707
+        query 2     0.707  0.707  1.414
+        <BLANKLINE>
+        masked: scaled, · where the query does not see the key
+                    key 0  key 1  key 2
+        query 0     0.707      ·      ·
+        query 1     0.000  0.707      ·
+        query 2     0.707  0.707  1.414
+        <BLANKLINE>
+        weights: exp(masked − lse)
+                    key 0  key 1  key 2
+        query 0     1.000      ·      ·   lse 0.707
+        query 1     0.330  0.670      ·   lse 1.108
+        query 2     0.248  0.248  0.503   lse 2.100
+        <BLANKLINE>
+        output: Σ weights · v
+                    dim 0  dim 1
+        query 0     1.000  0.000
+        query 1     0.330  0.670
+        query 2     0.752  0.752
     """
     call = read(
         query,

@@ -220,7 +220,22 @@ class _Setting:
 
 
 def set_num_threads(threads: int) -> None:
-    """Let later calls use up to `threads` threads, the calling one included; results do not depend on it."""
+    """Let later calls of this process use up to `threads` threads; results do not depend on it.
+
+    Args:
+        threads: 1 to 4096, the calling thread included. More than the cores is allowed and helps nothing.
+
+    Raises:
+        TypeError, ValueError: `threads` is not an int, or not in this range.
+
+    Example:
+        >>> import sightline
+        >>> before = sightline.get_num_threads()
+        >>> sightline.set_num_threads(1)
+        >>> sightline.get_num_threads()
+        1
+        >>> sightline.set_num_threads(before)
+    """
     try:
         count = operator.index(threads)
     except TypeError:
@@ -231,7 +246,19 @@ def set_num_threads(threads: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads a call may use: set_num_threads, else SIGHTLINE_NUM_THREADS, else this process's cores."""
+    """Threads a call may use: set_num_threads, else SIGHTLINE_NUM_THREADS, else this process's cores.
+
+    Returns:
+        1 to 4096. Hyper-threads of one core count once, and a control group's CPU limit counts.
+
+    Raises:
+        ValueError: SIGHTLINE_NUM_THREADS is not a number from 1 to 4096.
+
+    Example:
+        >>> import sightline
+        >>> sightline.get_num_threads() >= 1
+        True
+    """
     if _Setting.threads is not None:
         return _Setting.threads
     word = os.environ.get(VARIABLE, "").strip()
