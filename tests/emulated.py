@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import sightline
+from cases import DTYPES
+from sightline import arrays
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, SLOTS
+from sightline.see import PER_QUERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -32,6 +35,7 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 MISSING = [tool for tool in (COMPILER, EMULATOR) if shutil.which(tool) is None]
 WORKSPACE = 4 << 20  # what a kernel may need at most
 CANARY = 0xA5
+OUTPUTS = ("out", *PER_QUERY)
 _serial = itertools.count()
 
 
@@ -44,7 +48,7 @@ class Recorded:
     block: Array  # addresses count from the image's start
     addresses: list[int]  # slots
     image: Array  # bytes
-    out: slice  # where the output lies in it
+    outputs: dict[str, slice]  # where they lie in it: "out", and what is seen
 
 
 def record(inputs: Inputs, name: str, patch: pytest.MonkeyPatch) -> Recorded:
@@ -53,13 +57,20 @@ def record(inputs: Inputs, name: str, patch: pytest.MonkeyPatch) -> Recorded:
     # The door remembers calls by instruction set: one of its own for each recording.
     unique = dataclasses.replace(target, extras=(f"recorded {next(_serial)}",))
     texts: list[str] = []
-    made: list[Recorded] = []
     out = np.empty(output_shape(inputs), inputs.query.dtype)
-    arrays = {"query": inputs.query, "key": inputs.key, "value": inputs.value, "out": out}
-    arrays |= {option: inputs.options[option] for option in ("mask", "bias") if option in inputs.options}
+    given: dict[str, Array] = {"query": inputs.query, "key": inputs.key, "value": inputs.value, "out": out}
+    made: list[Recorded] = []
+
+    def empty_like(_: object, shape: tuple[int, ...], dtype: str) -> Array:
+        """What is seen, in the order of its names."""
+        name = next(name for name in inputs.options["see"] if name not in given)
+        given[name] = np.empty(shape, DTYPES[dtype])
+        return given[name]
+
+    given |= {option: inputs.options[option] for option in ("mask", "bias") if option in inputs.options}
 
     def write_down(block: int, _: int) -> int:
-        made.append(copied(block, arrays, texts[0], target))
+        made.append(copied(block, given, texts[0], target))
         return 0  # nothing is left to do
 
     kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(write_down)
@@ -71,6 +82,7 @@ def record(inputs: Inputs, name: str, patch: pytest.MonkeyPatch) -> Recorded:
     with patch.context() as during:
         during.setattr(isa, "chosen", lambda: unique)
         during.setattr(compiler, "load", load)
+        during.setattr(arrays, "empty_like", empty_like)
         sightline.attention(inputs.query, inputs.key, inputs.value, **inputs.options, out=out)
     return made[0]
 
@@ -80,26 +92,27 @@ def output_shape(inputs: Inputs) -> tuple[int, ...]:
     return (*inputs.query.shape[:-1], inputs.value.shape[-1])
 
 
-def copied(at: int, arrays: dict[str, Array], ir: str, target: isa.Isa) -> Recorded:
+def copied(at: int, given: dict[str, Array], ir: str, target: isa.Isa) -> Recorded:
     """The argument block at this address with everything it points at, in one image."""
     block = np.frombuffer(ctypes.string_at(at, 8 * SLOTS), np.int64).copy()
-    for name, x in arrays.items():
+    for name, x in given.items():
         assert x.flags.c_contiguous, f"{name}: only contiguous arrays can be recorded"
         assert block[SLOT[name]] == x.ctypes.data, name
-    sizes = {name: x.nbytes for name, x in arrays.items()}
+    sizes = {name: x.nbytes for name, x in given.items()}
     heads = int(block[SLOT["spaces"]] * block[SLOT["space_heads"]])
     sequences = int(block[SLOT["items"]] // (block[SLOT["spaces"]] * block[SLOT["blocks"]]))
     sizes |= {name: 8 * heads for name in ("sinks", "slopes") if block[SLOT[name]]}
     sizes["batches"] = 8 * sequences * len(BATCH_COLUMNS)
-    parts, place, out = [], 0, slice(0)
+    parts, place, outputs = [], 0, {}
     for name, size in sizes.items():
         slot = SLOT[name]
-        memory = ctypes.string_at(int(block[slot]), size) if name != "out" else bytes([CANARY]) * size
+        memory = ctypes.string_at(int(block[slot]), size) if name not in OUTPUTS else bytes([CANARY]) * size
         gap = bytes([CANARY]) * (64 + -size % 64)
-        out = slice(place, place + size) if name == "out" else out
+        if name in OUTPUTS:
+            outputs[name] = slice(place, place + size)
         parts.append(np.frombuffer(memory + gap, np.uint8))
         block[slot], place = place, place + size + len(gap)
-    return Recorded(ir, target, block, [SLOT[name] for name in sizes], np.concatenate(parts), out)
+    return Recorded(ir, target, block, [SLOT[name] for name in sizes], np.concatenate(parts), outputs)
 
 
 def harness(folder: Path) -> Path:
@@ -121,6 +134,6 @@ def emulated(call: Recorded, harness: Path, folder: Path, processor: str) -> Arr
     return np.frombuffer(answer.read_bytes(), np.uint8)
 
 
-def output(call: Recorded, after: Array, like: Array, shape: tuple[int, ...]) -> Any:
-    """The output in a memory image."""
-    return after[call.out].view(like.dtype).reshape(shape)
+def output(call: Recorded, after: Array, name: str, dtype: Any, shape: tuple[int, ...]) -> Any:
+    """The output, or what is seen, in a memory image."""
+    return after[call.outputs[name]].view(dtype).reshape(shape)

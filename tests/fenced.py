@@ -12,13 +12,16 @@ import ctypes
 import mmap
 import sys
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
 import sightline
 from cases import DTYPES, Case, build, documents, ints, lying, per_head, random_bias, random_mask
-from corners import every_other, poison_keys, reversed_dims, reversed_lengths
+from corners import every_other, poison_keys, put, reversed_dims, reversed_lengths
+from sightline import arrays
 from sightline.cpu import run
+from sightline.see import PER_QUERY, Seen
 
 if TYPE_CHECKING:
     from cases import Array
@@ -50,6 +53,13 @@ CASES = [
     Case("bias", lengths=(67, 131), options={"bias": random_bias("hqk")}),
     Case("bias-float16", lengths=(67, 131), options={"bias": random_bias("bqk", "float16")}),
     Case("bias-every-other", lengths=(67, 131), options={"bias": lying(every_other, random_bias("hqk"))}),
+    Case("see", batch=(2,), heads=(6, 2), lengths=(5, 131), options={"see": PER_QUERY}),
+    Case(
+        "see-nan-value",
+        lengths=(67, 131),
+        poison=put("value", np.nan, 0, 9, 3),
+        options={"see": PER_QUERY, "query_offset": 64, "causal": True},
+    ),
     Case("strided", lengths=(67, 131), dims=(41, 41), arrange=every_other),
     Case("reversed", lengths=(67, 131), arrange=reversed_lengths),
     Case(
@@ -132,18 +142,29 @@ def attend(case: Case, dtype: str, *, at_end: bool) -> str:
     inputs = build(case, dtype)
     given = [inputs.query, inputs.key, inputs.value]
     moved: list[Any] = [fenced(x, at_end=at_end)[0] for x in given]
-    arrays = {name: x for name, x in inputs.options.items() if name in {"mask", "bias"}}
-    options = inputs.options | {name: fenced(x, at_end=at_end)[0] for name, x in arrays.items()}
+    over = {name: x for name, x in inputs.options.items() if name in {"mask", "bias"}}
+    options = inputs.options | {name: fenced(x, at_end=at_end)[0] for name, x in over.items()}
     shape = (*inputs.query.shape[:-1], inputs.value.shape[-1])
     out, fence = fenced(np.full(shape, 77, inputs.query.dtype), at_end=at_end, writable=True)
-    canaries = fence.canaries()
-    ordinary, run._workspace = run._workspace, workspace
-    sightline.attention(*moved, **options, out=out)
-    run._workspace = ordinary
-    if fence.canaries() != canaries:
+    written = [fence]
+
+    def empty_like(_: object, shape: tuple[int, ...], dtype: str) -> Array:
+        made, fence = fenced(np.full(shape, 77, DTYPES[dtype]), at_end=at_end, writable=True)
+        written.append(fence)
+        return made
+
+    with mock.patch.object(run, "_workspace", workspace), mock.patch.object(arrays, "empty_like", empty_like):
+        got = everything(sightline.attention(*moved, **options, out=out))
+    if any(set(fence.canaries()) - {CANARY} for fence in written):
         return "the kernel wrote beside the output"
-    plain = sightline.attention(*given, **inputs.options)
-    return "" if out.tobytes() == plain.tobytes() else "the answer differs from that on plain memory"
+    plain = everything(sightline.attention(*given, **inputs.options))
+    return "" if got == plain else "the answer differs from that on plain memory"
+
+
+def everything(answer: Any) -> list[bytes]:
+    """The bytes of the output, and of what is seen."""
+    output, seen = answer if isinstance(answer, tuple) else (answer, Seen())
+    return [output.tobytes(), *(x.tobytes() for name in PER_QUERY if (x := getattr(seen, name)) is not None)]
 
 
 def main(dtype: str) -> int:

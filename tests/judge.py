@@ -10,7 +10,14 @@ Two bounds, neither picked by hand:
 
    (the sum of a product; then scaling, bias, subtraction and change of base on numbers as large as M; then
    the sum of the weights; then exp and division). So an output is off by r · Σ_j w_j·|v_j| and one roundoff
-   of its own type, and lse by r and one roundoff.
+   of its own type, and lse by r and one roundoff. Of the statistics (s is a score, W = Σ_j w_j):
+
+       max_score   by the first two terms of r: no weight takes part
+       entropy     = Σ_j w_j·(lse − s_j), a sum of numbers ≥ 0: by r · entropy for the weights and their sum, and
+                   by r · W, for lse − s_j is off by r like the logarithm of a weight
+       distance    = Σ_j w_j·|p − j|: by r · distance, for |p − j| is exact
+
+   and one roundoff each. Weights that underflow are lost from them as from the output.
    For bfloat16 a kernel may round each weight to bfloat16, as PyTorch's fused kernel does: independent errors,
    even between ±u_bf16, that add up to t = u_bf16/√3 · √(Σ_j (w_j·v_j)²), again taken λ times.
 2. All of them: where PyTorch can compute the same call in the same type, the root mean square of the error is
@@ -31,6 +38,8 @@ from cases import DTYPES, Array, Case, Inputs, build
 from peer import torch_attention
 from sightline import reference
 from sightline.reference_call import Call, read
+from sightline.reference_statistics import see
+from sightline.see import PER_QUERY, requested
 
 DEVIATIONS = 6.0
 BETTER_THAN_TORCH = 1.2
@@ -41,9 +50,9 @@ class Expected:
     """The definition's answer, and how far off it may be."""
 
     output: Array  # float64, in the caller's layout
-    lse: Array  # float64, (…, Hq, Lq)
     output_bound: Array  # for each element
-    lse_bound: Array  # for each element
+    statistics: dict[str, Array]  # float64, (…, Hq, Lq): lse, max_score, entropy, distance
+    statistics_bounds: dict[str, Array]  # for each element
     error_bound: float | None  # for the output's root mean square error; None where PyTorch has no answer
 
 
@@ -68,14 +77,19 @@ def expected(case: Case, dtype: str) -> Expected:
     output = np.empty((*rows, problem.value_dim))
     terms = np.empty(output.shape)  # Σ_j w_j·|v_j|
     squares = np.empty(output.shape)  # Σ_j (w_j·v_j)²
-    lse, relative, sees = np.empty(rows), np.empty(rows), np.empty(rows, bool)
+    relative, sees = np.empty(rows), np.empty(rows, bool)
+    statistics, bounds = ({name: np.empty(rows) for name in PER_QUERY} for _ in range(2))
+    own, inner = unit_roundoff(dtype), unit_roundoff(arithmetic(dtype))
     for index, head in reference.heads(call):
         value = call.value[shared_head(call, index)].astype(np.float64)
-        output[index], lse[index] = head.output, head.lse
-        relative[index], sees[index] = weight_error(call, index, head), head.seen.any(axis=1)
+        output[index], relative[index] = head.output, weight_error(call, index, head)
+        sees[index] = head.seen.any(axis=1)
         finite = np.where(np.isfinite(value), value, 0.0)
         terms[index], squares[index] = head.weights @ abs(finite), head.weights**2 @ finite**2
-    own, inner = unit_roundoff(dtype), unit_roundoff(arithmetic(dtype))
+        seen = see(head, requested(PER_QUERY))
+        off = statistics_bounds(call, index, head, arithmetic(dtype))
+        for name in PER_QUERY:
+            statistics[name][index], bounds[name][index] = getattr(seen, name), off[name]
     slip = DEVIATIONS * inner * relative
     rounded = own * np.sqrt(squares / 3) if dtype == "bfloat16" else np.zeros(output.shape)
     output_bound = slip[..., None] * terms + DEVIATIONS * rounded + own * abs(output)
@@ -86,10 +100,28 @@ def expected(case: Case, dtype: str) -> Expected:
         )
         luck = inner * (terms + abs(output)) + np.hypot(narrowing, BETTER_THAN_TORCH * rounded)
     output, output_bound, luck = (reference.in_layout(x, problem) for x in (output, output_bound, luck))
-    lse_bound = slip + inner * abs(lse)
     if problem.rank == 2:
-        lse, lse_bound = lse[0], lse_bound[0]
-    return Expected(output, lse, output_bound, lse_bound, error_bound(inputs, output, luck))
+        statistics, bounds = ({name: x[0] for name, x in many.items()} for many in (statistics, bounds))
+    return Expected(output, output_bound, statistics, bounds, error_bound(inputs, output, luck))
+
+
+def statistics_bounds(
+    call: Call, index: tuple[int, ...], head: reference.Steps, kind: str
+) -> dict[str, Array]:
+    """How far off the statistics of one head may be: (Lq,) each."""
+    u, sees = unit_roundoff(kind), head.seen.any(axis=1)
+    seen = see(head, requested(PER_QUERY))
+    slip = DEVIATIONS * u * weight_error(call, index, head)
+    total = head.weights.sum(axis=1)
+    farthest = abs(head.positions[:, None] - np.arange(call.problem.keys)).max(axis=1, initial=0)
+    lost = sees * float(np.finfo(kind).tiny) * call.problem.keys  # weights that underflow
+    surprise = -2 * np.log(smallest_number(kind))  # of one of those
+    return {
+        "lse": slip + u * abs(seen.lse),
+        "max_score": DEVIATIONS * u * score_error(call, index, head) + u * abs(seen.max_score),
+        "entropy": slip * (seen.entropy + total) + u * seen.entropy + lost * surprise,
+        "distance": slip * seen.distance + u * seen.distance + lost * farthest,
+    }
 
 
 def shared_head(call: Call, index: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,13 +131,19 @@ def shared_head(call: Call, index: tuple[int, ...]) -> tuple[int, ...]:
 
 def weight_error(call: Call, index: tuple[int, ...], head: reference.Steps) -> Array:
     """√D · S + 4 · M + √Lk + 8 of the bound above: (Lq,)."""
+    error: Array = score_error(call, index, head) + np.sqrt(call.problem.keys) + 8
+    return error
+
+
+def score_error(call: Call, index: tuple[int, ...], head: reference.Steps) -> Array:
+    """√D · S + 4 · M of the bound above: (Lq,)."""
     query = abs(call.query[index].astype(np.float64))
     key = abs(call.key[shared_head(call, index)].astype(np.float64))
     with np.errstate(invalid="ignore"):
         products = query @ key.T * abs(call.problem.scale)
     products = np.where(head.seen & np.isfinite(products), products, 0.0).max(axis=1, initial=0.0)
     largest = np.where(head.seen, abs(head.masked), 0.0).max(axis=1, initial=0.0)
-    error: Array = np.sqrt(call.problem.dim) * products + 4 * largest + np.sqrt(call.problem.keys) + 8
+    error: Array = np.sqrt(call.problem.dim) * products + 4 * largest
     return error
 
 
@@ -129,8 +167,8 @@ def smallest_number(dtype: str) -> float:
     return {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}[dtype]
 
 
-def check(case: Case, dtype: str, output: Any, lse: Any = None) -> None:
-    """Raise AssertionError unless this is the answer to the case."""
+def check(case: Case, dtype: str, output: Any, **statistics: Any) -> None:
+    """Raise AssertionError unless this is the answer to the case: the output, and lse=…, entropy=… if given."""
     want = expected(case, dtype)
     assert output.dtype == DTYPES[dtype], f"output is {output.dtype}, expected {dtype}"
     got = np.asarray(output).astype(np.float64)
@@ -138,9 +176,10 @@ def check(case: Case, dtype: str, output: Any, lse: Any = None) -> None:
     if want.error_bound is not None:
         error = root_mean_square(got - want.output)
         assert error <= want.error_bound, f"root mean square error {error:.3g} exceeds {want.error_bound:.3g}"
-    if lse is not None:
-        assert lse.dtype == DTYPES[arithmetic(dtype)], f"lse is {lse.dtype}, expected {arithmetic(dtype)}"
-        compare("lse", np.asarray(lse).astype(np.float64), want.lse, want.lse_bound)
+    for name, x in statistics.items():
+        assert x.dtype == DTYPES[arithmetic(dtype)], f"{name} is {x.dtype}, expected {arithmetic(dtype)}"
+        got = np.asarray(x).astype(np.float64)
+        compare(name, got, want.statistics[name], want.statistics_bounds[name])
 
 
 def compare(name: str, got: Array, want: Array, bound: Array) -> None:

@@ -13,6 +13,9 @@ from conformance import CASES
 from judge import arithmetic, check, expected
 from sightline import reference
 from sightline.cpu import isa
+from sightline.see import PER_QUERY
+
+SAME_BITS = 8  # every so many cases the kernel without see is compiled too, and compared
 
 
 @pytest.mark.parametrize("instructions", [choice.name for choice in isa.runnable()])
@@ -23,7 +26,13 @@ def test_the_kernels_keep_the_definition(
 ) -> None:
     monkeypatch.setenv("SIGHTLINE_ISA", instructions)
     inputs = build(case, dtype)
-    check(case, dtype, sightline.attention(inputs.query, inputs.key, inputs.value, **inputs.options))
+    given = (inputs.query, inputs.key, inputs.value)
+    output, seen = sightline.attention(*given, **inputs.options, see=PER_QUERY)
+    check(case, dtype, output, **{name: getattr(seen, name) for name in PER_QUERY})
+    assert (np.isnan(seen.entropy) | (seen.entropy >= 0)).all(), "entropy: less than nothing"
+    if CASES.index(case) % SAME_BITS == 0:
+        unseen = sightline.attention(*given, **inputs.options)
+        assert unseen.tobytes() == output.tobytes(), "output: other bits than without see"
 
 
 def test_case_names_are_unique() -> None:
@@ -45,10 +54,10 @@ def case_named(name: str) -> Case:
     return next(case for case in CASES if case.name == name)
 
 
-def truth(case: Case, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """The definition's output and lse, rounded."""
-    want = expected(case, dtype)
-    return want.output.astype(DTYPES[dtype]), want.lse.astype(DTYPES[arithmetic(dtype)])
+def truth(case: Case, dtype: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The definition's output and statistics, rounded."""
+    want, kind = expected(case, dtype), DTYPES[arithmetic(dtype)]
+    return want.output.astype(DTYPES[dtype]), {name: x.astype(kind) for name, x in want.statistics.items()}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -56,18 +65,24 @@ def truth(case: Case, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     "name", ["everything", "nan-key-seen", "inf-value-seen", "mask-empty-rows", "no-keys"]
 )
 def test_the_judge_accepts_the_rounded_definition(name: str, dtype: str) -> None:
-    check(case_named(name), dtype, *truth(case_named(name), dtype))
+    output, statistics = truth(case_named(name), dtype)
+    assert set(statistics) == set(PER_QUERY)
+    check(case_named(name), dtype, output, **statistics)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_judge_refuses_an_answer_that_ignores_one_key(dtype: str) -> None:
     case = case_named("length-300")
-    output, _ = reference_without_last_key(case, dtype)
+    output, statistics = reference_without_last_key(case, dtype)
     with pytest.raises(AssertionError, match="rounding is off"):
         check(case, dtype, output)
+    right, _ = truth(case, dtype)
+    for name, wrong in statistics.items():
+        with pytest.raises(AssertionError, match=f"{name}: rounding is off"):
+            check(case, dtype, right, **{name: wrong})
 
 
-def reference_without_last_key(case: Case, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+def reference_without_last_key(case: Case, dtype: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     options = case.options | {"key_lengths": case.lengths[1] - 1}
     return truth(dataclasses.replace(case, options=options), dtype)
 
@@ -98,6 +113,27 @@ def test_the_judge_refuses_a_wrong_corner(name: str, value: float, where: tuple[
         check(case_named(name), "float32", output)
 
 
+@pytest.mark.parametrize(
+    ("name", "statistic", "value", "where"),
+    [
+        ("mask-empty-rows", "entropy", 1e-30, (0, 0, 17)),  # not the exact 0 of a query that sees nothing
+        ("mask-empty-rows", "distance", -1e-30, (0, 0, 17)),
+        ("mask-empty-rows", "lse", -3e38, (0, 0, 17)),  # not −∞
+        ("mask-empty-rows", "max_score", -3e38, (0, 0, 17)),
+        ("nan-key-seen", "max_score", 0.0, (0, 1, 20)),  # a number where NaN is due
+        ("nan-key-seen", "entropy", np.nan, (0, 1, 19)),  # NaN in a row that does not see it
+        ("nan-value-seen", "distance", np.nan, (0, 0, 20)),  # a value has no part in a statistic
+    ],
+)
+def test_the_judge_refuses_a_wrong_corner_of_a_statistic(
+    name: str, statistic: str, value: float, where: tuple[int, ...]
+) -> None:
+    output, statistics = truth(case_named(name), "float32")
+    statistics[statistic][where] = value
+    with pytest.raises(AssertionError, match=f"{statistic}: .* is off"):
+        check(case_named(name), "float32", output, **statistics)
+
+
 def test_the_judge_refuses_twice_the_error_of_torch() -> None:
     pytest.importorskip("torch")
     case = case_named("length-197")
@@ -116,3 +152,5 @@ def test_the_judge_refuses_another_shape_or_type() -> None:
         check(case, "float32", output[0])
     with pytest.raises(AssertionError, match="float64"):
         check(case, "float32", output.astype(np.float64))
+    with pytest.raises(AssertionError, match="entropy is float64"):
+        check(case, "float32", output, entropy=expected(case, "float32").statistics["entropy"])

@@ -18,13 +18,14 @@ from sightline.cpu.forward import generate
 from sightline.cpu.workspace import Workspace
 from sightline.plan import KernelKey, plan, register_tile
 from sightline.problem import Problem
+from sightline.see import PER_QUERY
 
 # The first-level instruction cache of every processor these kernels are for, so that no tile waits for code.
 LARGEST_CODE = 32 << 10
 LARGEST_WORKSPACE = 4 << 20
 EVERYTHING = KernelKey(
     "bfloat16", 128, 128, 64, stage_key=True, stage_value=True, banded=True, mask=True, bias="float32",
-    scaled=True, softcap=True, alibi=True, sinks=True,
+    scaled=True, softcap=True, alibi=True, sinks=True, see=PER_QUERY,
 )  # fmt: skip
 KEYS = {
     "float32-64": KernelKey("float32", 64, 64, 64),
@@ -207,6 +208,8 @@ OTHERS = [
     replace(PLAIN, softcap=True),
     replace(PLAIN, alibi=True),
     replace(PLAIN, sinks=True),
+    *(replace(PLAIN, see=(name,)) for name in PER_QUERY),
+    replace(PLAIN, see=PER_QUERY),
 ]
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 import emulated
-from cases import build
+from cases import DTYPES, build
 from conformance import CASES
-from judge import check
+from judge import arithmetic, check, expected
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa
 from sightline.cpu.forward import generate
 from sightline.plan import KernelKey
+from sightline.see import PER_QUERY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,9 @@ CALLS = [
 ]
 
 
+SEEN = [("everything", "float32"), ("decode", "float16"), ("nan-value-seen", "float64")]
+
+
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if emulated.MISSING:
@@ -92,17 +96,32 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return emulated.harness(tmp_path_factory.mktemp("harness"))
 
 
-@pytest.mark.parametrize(("name", "dtype"), CALLS)
+@pytest.mark.parametrize(
+    ("name", "dtype", "see"), [*((*call, ()) for call in CALLS), *((*call, PER_QUERY) for call in SEEN)]
+)
 def test_emulated_neon_kernels_keep_the_definition(
-    name: str, dtype: str, harness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    dtype: str,
+    see: tuple[str, ...],
+    harness: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = next(case for case in CASES if case.name == name)
     inputs = build(case, dtype)
+    if see:
+        inputs.options["see"] = see
     call = emulated.record(inputs, "neon", monkeypatch)
     # Cortex-A53 is ARMv8.0 and nothing more: code for it runs on every AArch64 processor.
     after = emulated.emulated(call, harness, tmp_path, "cortex-a53")
-    output = emulated.output(call, after, inputs.query, emulated.output_shape(inputs))
-    check(case, dtype, output)
+    shape, seen_as = emulated.output_shape(inputs), DTYPES[arithmetic(dtype)]
+    output = emulated.output(call, after, "out", inputs.query.dtype, shape)
+    seen = {
+        name: emulated.output(call, after, name, seen_as, expected(case, dtype).statistics[name].shape)
+        for name in see
+    }
+    check(case, dtype, output, **seen)
     untouched = np.ones(after.size, bool)
-    untouched[call.out] = False
+    for place in call.outputs.values():
+        untouched[place] = False
     np.testing.assert_array_equal(after[untouched], call.image[untouched])

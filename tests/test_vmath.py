@@ -1,4 +1,4 @@
-"""exp2 and tanh are as exact as vmath's first lines say: over the whole range, for every lane width here."""
+"""exp2, tanh and log2 are as exact as vmath's first lines say: over the whole range, for every lane width here."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # In units of the last place, as in vmath's table.
 EXP2_ERROR = {"avx512": 1.5, "avx2": 1.0, "neon": 1.0}
 TANH_ERROR = 4.2
+LOG2_ERROR = {"near 1": 3.0, "elsewhere": 1.0}
 
 WIDER: dict[Any, Any] = {np.float32: np.float64, np.float64: np.longdouble}
 every_isa = pytest.mark.parametrize("here", RUNNABLE, ids=lambda isa: isa.name)
@@ -105,6 +106,39 @@ def test_tanh_where_it_is_exact(here: Isa, dtype: Any) -> None:
     least = np.finfo(dtype).smallest_subnormal
     x = np.array([0.0, -0.0, least, -least, np.inf, -np.inf, 1e30, -1e30, 20.0, -20.0, np.nan], dtype)
     np.testing.assert_array_equal(mapped(here, vmath.tanh, x), np.tanh(x).astype(dtype))
+
+
+def normal_numbers(dtype: Any) -> Array:
+    """Positive normal numbers: many of every binade, most about 1, where the logarithm crosses 0."""
+    rng = np.random.default_rng(0)
+    info = np.finfo(dtype)
+    exponents = np.arange(info.minexp, info.maxexp)
+    sparse = np.ldexp(1 + rng.random((exponents.size, 500)), exponents[:, None]).ravel()
+    dense = [rng.uniform(a, b, 300_000) for a, b in ((0.5, 1), (1, 2), (0.70, 0.72), (1.40, 1.43), (2, 1e4))]
+    near = [1 + sign * 2.0 ** -np.arange(1, info.nmant + 1) for sign in (1, -1)]
+    x: Array = np.concatenate([sparse, *dense, *near]).astype(dtype)
+    return x
+
+
+@every_isa
+@both_types
+def test_the_error_of_log2_is_as_stated(here: Isa, dtype: Any) -> None:
+    x = normal_numbers(dtype)
+    x = x[x != 1]
+    error = last_places(mapped(here, vmath.log2, x), exact(np.log2, x))
+    near = (x > 0.5) & (x < 2)
+    for where, chosen in (("near 1", near), ("elsewhere", ~near)):
+        worst = np.where(chosen, error, 0).argmax()
+        assert error[worst] <= LOG2_ERROR[where], f"{error[worst]} at {x[worst]!r}"
+
+
+@every_isa
+@both_types
+def test_log2_where_it_is_exact(here: Isa, dtype: Any) -> None:
+    info = np.finfo(dtype)
+    powers = np.ldexp(dtype(1), np.arange(info.minexp, info.maxexp)).astype(dtype)
+    x = np.concatenate([powers, np.array([np.nan], dtype)])
+    np.testing.assert_array_equal(mapped(here, vmath.log2, x), np.log2(x))  # NaN is kept
 
 
 def test_the_judge_of_errors_counts_last_places() -> None:
