@@ -153,6 +153,16 @@ SCORES = [
         "bias-causal-mask", options={"bias": random_bias("hqk"), "causal": True, "mask": random_mask("bqk")}
     ),
     *(Case(f"scale-{scale}", options={"scale": scale}) for scale in (0.0, -0.5, 1.0, 4.0)),
+    # Sums are kept in two levels: around the places where the first is put aside.
+    *(Case(f"keys-{keys}", lengths=(5, keys), dims=(16, 16)) for keys in (960, 961, 1024, 1025, 2100)),
+    Case("keys-2100-causal", lengths=(70, 2100), dims=(16, 7), options={"causal": True, "query_offset": 980}),
+    Case(
+        "keys-2100-everything",
+        lengths=(70, 2100),
+        dims=(16, 16),
+        spread=4.0,
+        options={"window": (1500, 0), "query_offset": 1990, "sinks": per_head(0.5, 1.0)},
+    ),
     Case("scores-large", spread=8.0),
     Case("scores-large-causal", spread=8.0, lengths=(197, 197), options=CAUSAL),
     Case("scores-huge", spread=1e3, lengths=(33, 33), dims=(16, 16)),

@@ -63,6 +63,11 @@ class KernelKey:
         return ROW_BYTES // self.element_bytes
 
     @property
+    def settles(self) -> bool:
+        """Sums over very many tiles are kept in two levels: worth it where the output is as fine as the sums."""
+        return self.dtype in {"float32", "float64"}
+
+    @property
     def modified(self) -> bool:
         """Every score passes through scale, softcap, bias or ALiBi before the softmax."""
         return self.scaled or self.softcap or self.alibi or self.bias is not None
@@ -248,7 +253,7 @@ def _paired(p: Problem, isa: Isa) -> bool:
 def _tile_keys(p: Problem) -> int:
     """64 keys; fewer where a tile of long rows would push everything else out of the cache."""
     longest = max(p.dim, p.value_dim)
-    return 64 if longest <= 256 else 32
+    return 64 if longest <= 256 else 32 if longest <= 2048 else 16
 
 
 def with_tile_keys(made: Plan, tile_keys: int) -> Plan:

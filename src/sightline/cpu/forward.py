@@ -74,6 +74,12 @@ class _Block:
             False: tiles.accumulate(k),
             True: tiles.accumulate_carefully(k, softmax.UNSEEN, softmax.SHRINK),
         }
+        self.settle = {
+            (careful, last): softmax.settle(k, careful=careful, last=last)
+            for careful in (False, True)
+            for last in (False, True)
+            if key.settles
+        }
         self.tile = {careful: self._tile(careful=careful) for careful in (False, True)}
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
@@ -100,17 +106,25 @@ class _Block:
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
         """From m = −inf, l = 0, O = 0 through every tile that some row may see."""
-        k, size = self.k, self.k.key.tile_keys
+        k, size, period = self.k, self.k.key.tile_keys, softmax.TILES_PER_SETTLEMENT
         softmax.start(k, f, a, w, rows.vectors, careful=careful)
         output = k.table(w, "output")
         with f.loop(0, k.key.value_dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
             output[d, g] = f.zeros(k.vec)
+            if k.key.settles:
+                k.table(w, "kept_output")[d, g] = f.zeros(k.vec)
         keys, values = (self._of_head(f, a, rows, name) for name in ("key", "value"))
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
             first, last = corner.max(rows.begin), (corner + size).min(rows.end)
             full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
             f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
+            if k.key.settles:
+                with f.when(corner // size % period == period - 1):
+                    f.call(self.settle[careful, False], a, w, rows.vectors)
+        if k.key.settles:
+            with f.when(rows.end > size * (period - 1)):
+                f.call(self.settle[careful, True], a, w, rows.vectors)
 
     def _of_head(self, f: Function, a: Pointer, rows: Rows, name: str) -> Pointer:
         """The keys or values that these rows read."""

@@ -63,7 +63,7 @@ class Kernel:
     def table(self, workspace: Pointer, part: str) -> Table:
         """A part as a table of vectors: [key or dimension, vector of rows], or [vector of rows]."""
         at = self.place(workspace, part)
-        if part in {"query", "output", "scores", "bias"}:
+        if part in {"query", "output", "kept_output", "scores", "bias"}:
             return Table(at, self.vec, ROW_BYTES, self.vector_bytes, align=self.vector_bytes)
         kind = self.integers if part in {"first", "end"} else self.vec
         return Table(at, kind, self.vector_bytes, align=self.vector_bytes)

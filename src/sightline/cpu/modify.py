@@ -52,6 +52,7 @@ class _Change:
             self.bias = table(w, "bias")
         if key.alibi:
             self.slope, self.position = table(w, "slope")[g], table(w, "position")[g]
+            self.origin = k.place(w, "origin").load(INT, 8)
         if key.banded:
             self.begin = table(w, "first")[g]
             self.width = table(w, "end")[g] - self.begin
@@ -69,7 +70,7 @@ class _Change:
         if key.bias:
             s = s + self.bias[j, self.g]
         if key.alibi:
-            away = self.position - (first + j).to(self.k.compute).splat(self.k.lanes)
+            away = self.position - (first + j - self.origin).to(self.k.compute).splat(self.k.lanes)
             s = s - self.slope * away.magnitude()
         return s
 

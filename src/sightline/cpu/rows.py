@@ -49,6 +49,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
     count = (total - first).min(k.block_rows)
     vectors = (count + (k.lanes - 1)) // k.lanes
     table = _RowTables(k, f, a, w, sequence, batch)
+    k.place(w, "origin").store(table.position)
     head = f.variable(space * k.argument(f, a, "space_heads") + first // queries)
     query = f.variable(first % queries)
     with f.loop(0, vectors * k.lanes, name="row") as r:
@@ -130,7 +131,8 @@ class _RowTables:
         if self.key.alibi:
             self._number(r, "slope", self._of_head("slopes", head))
         if self.key.alibi or "distance" in self.key.see:
-            self._number(r, "position", p.to(self.k.compute))
+            # Counted from the sequence's first query: a float32 would round large positions.
+            self._number(r, "position", query.to(self.k.compute))
         if self.key.see:
             number = self.first_number + head * self.queries + query
             (self.k.place(self.w, "see_rows") + r * 8).store(exists.where(number, -1))

@@ -37,8 +37,10 @@ _thread = threading.local()
 def _workspace(size: int) -> int:
     """The address of this thread's working memory, aligned to 64 bytes; it only grows."""
     if getattr(_thread, "size", 0) < size:
-        _thread.memory = np.zeros(size + 64, np.uint8)
-        _thread.address = -(-_thread.memory.ctypes.data // 64) * 64
+        # Earlier, smaller ones are kept: a kernel that a signal handler interrupted may be using one.
+        kept = _thread.__dict__.setdefault("kept", [])
+        kept.append(np.zeros(size + 64, np.uint8))
+        _thread.address = -(-kept[-1].ctypes.data // 64) * 64
         _thread.size = size
     return int(_thread.address)
 

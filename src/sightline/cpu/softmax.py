@@ -19,9 +19,10 @@ from sightline.cpu.vmath import LOG2_E, exp2
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
-    from sightline.cpu.values import Pointer, Value, Variable
+    from sightline.cpu.values import Pointer, Table, Value, Variable
 
 NEGATIVE_INFINITY = float("-inf")
+TILES_PER_SETTLEMENT = 16
 UNROLL = 4  # divides a tile's keys, and every tile's first key
 # Up to here the rounding of m is off by at most 4: no weight over- or underflows for it.
 FARTHEST = {4: 2.0**26, 8: 2.0**55}
@@ -46,7 +47,39 @@ def start(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, car
         else:
             high[g] = f.value(NEGATIVE_INFINITY, k.vec)
             total[g] = f.zeros(k.vec)
+        k.table(w, "kept_high")[g] = f.value(NEGATIVE_INFINITY, k.vec)
+        k.table(w, "kept_sum")[g] = f.zeros(k.vec)
         statistics.start(k, f, w, g)
+
+
+def settle(k: Kernel, *, careful: bool, last: bool) -> Function:
+    """O and l of the recent tiles join those kept from before: kept·2^(kept m − m) + recent.
+
+    One sum of a hundred thousand keys would lose digits: each tile rounds it. So every TILES_PER_SETTLEMENT tiles
+    the sums are put aside and begun anew, and the last time they come back. Parameters: arguments, workspace,
+    vectors of rows.
+    """
+    name = f"settle{'.last' * last}{'.careful' * careful}"
+    with k.module.function(name, ADDRESS, ADDRESS, INT) as f:
+        a, w, vectors = f.arguments()
+        high, kept_high = k.table(w, "high"), k.table(w, "kept_high")
+        sums = [(k.table(w, part), k.table(w, f"kept_{part}")) for part in ("sum", "output")]
+        with f.loop(0, vectors, name="rows") as g:
+            shift = (high[g] == NEGATIVE_INFINITY).where(0.0, high[g])
+            climbed = kept_high[g] - shift
+            faded = exp2(climbed * k.number(a, "exponent") if careful else climbed)
+            kept_high[g] = high[g]
+
+            def join(recent: Table, kept: Table, *index: Value) -> None:
+                total = kept[index].fma(faded, recent[index])
+                (recent if last else kept)[index] = total
+                if not last:
+                    recent[index] = f.zeros(k.vec)
+
+            join(*sums[0], g)
+            with f.loop(0, k.key.value_dim, name="dim") as d:
+                join(*sums[1], d, g)
+    return f
 
 
 def weights(k: Kernel, *, careful: bool) -> Function:

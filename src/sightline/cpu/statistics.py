@@ -68,6 +68,7 @@ class Tile:
             x = x.max(COLDEST[self.k.element_bytes])
             self.heat[chain].value = p.fma(x, self.heat[chain].value)
         if self.reach:
+            key = key - self.k.place(self.w, "origin").load(INT, 8)
             away = self.k.table(self.w, "position")[self.g] - key.to(self.k.compute).splat(self.k.lanes)
             self.reach[chain].value = p.fma(away.magnitude(), self.reach[chain].value)
 

@@ -24,7 +24,9 @@ class Workspace:
     | bias | Bᵀ of a tile | key × row |
     | keys, values | a tile of K and V as packed rows, where they need converting | key × dimension |
     | words | the tile's mask, 32 keys to a word | word × row |
+    | kept_output, kept_sum, kept_high | O, l and m of the tiles before the last TILES_PER_SETTLEMENT | as those |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
+    | origin | position of the sequence's first query | one |
     | position, slope, sink, first, end | what differs from row to row | row |
     | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
     | best, mass, heat, reach, see_* | statistics | row |
@@ -38,13 +40,15 @@ class Workspace:
             "query": (key.dim + lanes) * ROW_BYTES,
             "output": (key.value_dim + lanes) * ROW_BYTES,
             "scores": tile * ROW_BYTES,
+            "kept_output": key.value_dim * ROW_BYTES if key.settles else 0,
             "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
             "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
             "values": key.tile_keys * key.value_dim * key.element_bytes if key.stage_value else 0,
             "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
             **dict.fromkeys((*STATISTICS, *(f"see_{name}" for name in key.see)), ROW_BYTES if key.see else 0),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
-            **dict.fromkeys(("first", "end"), ROW_BYTES),
+            **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), ROW_BYTES),
+            "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
             "patch": lanes * lanes * 8,
         }
