@@ -36,15 +36,18 @@ def see(steps: Steps, request: See) -> Seen:
 def entropy(steps: Steps) -> Float:
     """−Σ_j w · log w: (…, Hq, Lq). A sink has no part in the sum."""
     logs = np.log(np.where(steps.weights > 0, steps.weights, 1.0))  # 0 · log 0 is 0
-    total: Float = -(steps.weights * logs).sum(axis=-1)
-    return total
+    return or_undefined(steps, 0.0 - (steps.weights * logs).sum(axis=-1))
 
 
 def distance(steps: Steps) -> Float:
     """Σ_j w · |p − j|: (…, Hq, Lq)."""
     far = abs(steps.positions[..., None] - np.arange(steps.weights.shape[-1]))
-    total: Float = (steps.weights * far).sum(axis=-1)
-    return total
+    return or_undefined(steps, (steps.weights * far).sum(axis=-1))
+
+
+def or_undefined(steps: Steps, per_query: Float) -> Float:
+    """NaN for undefined queries, also those that see no key (under a sink of NaN or +∞)."""
+    return np.where(np.isnan(steps.lse), np.nan, per_query)
 
 
 def attention_received(steps: Steps, received: Received) -> Float:
