@@ -94,8 +94,10 @@ def test_a_group_of_heads_gives_what_its_heads_give_alone() -> None:
             same_bits(attend(q[head : head + 1], k[group], v[group]), together[head : head + 1])
 
 
-def test_strides_do_not_change_the_bits() -> None:
-    q, k, v = (numbers(2, 3, 50, 40, seed=seed) for seed in range(3))
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [40, 33])
+def test_strides_do_not_change_the_bits(dtype: Any, dim: int) -> None:
+    q, k, v = (numbers(2, 3, 50, dim, dtype=dtype, seed=seed) for seed in range(3))
     plain = attend(q, k, v)
     by_length = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, v)]
     same_bits(attend(*by_length, layout="BLHD"), plain.swapaxes(1, 2))

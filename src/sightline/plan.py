@@ -208,14 +208,14 @@ class Plan:
 def plan(problem: Problem, isa: Isa, see: tuple[str, ...] = ()) -> Plan:
     """Choose the kernel and the cutting for a problem; `see`: what to say of each query's weights."""
     p = problem
-    band, paired = p.band, _paired(p, isa)
+    band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
         value_dim=p.value_dim,
         tile_keys=_tile_keys(p),
-        stage_key=_staged(p.key) and not paired,
+        stage_key=not _in_pairs(p.key) if paired else _staged(p.key),
         stage_value=_staged(p.value),
         paired=paired,
         banded=band.left is not None or band.right is not None,
@@ -240,14 +240,9 @@ def _staged(rows: Spec) -> bool:
     )
 
 
-def _paired(p: Problem, isa: Isa) -> bool:
-    """Whether products of bfloat16 pairs can be used: rows of Q and K are read as pairs where they lie."""
-    return (
-        p.dtype == "bfloat16"
-        and isa.multiplies_pairs
-        and p.dim % 2 == 0
-        and all(spec.strides[-1] == SIZES[p.dtype] for spec in (p.query, p.key))
-    )
+def _in_pairs(rows: Spec) -> bool:
+    """Whether rows of bfloat16 can be read as pairs where they lie."""
+    return rows.shape[-1] % 2 == 0 and rows.strides[-1] == SIZES[rows.dtype]
 
 
 def _tile_keys(p: Problem) -> int:

@@ -59,9 +59,9 @@ class _Block:
     def __init__(self, k: Kernel) -> None:
         key = k.key
         self.k = k
-        # A pair of bfloat16 moves as one word of 32 bits.
-        self.rows_to_lanes = transpose.rows_to_lanes(k, "float32" if key.paired else key.dtype)
+        self.rows_to_lanes = transpose.rows_to_lanes(k, key.dtype, pairs=k.per_word)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired else None
+        self.rows_to_words = transpose.rows_to_words(k) if key.paired and key.stage_key else None
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
@@ -87,7 +87,7 @@ class _Block:
         k = self.k
         rows = gather(k, f, a, w, item)
         query_rows, query = k.place(w, "query_rows"), k.place(w, "query")
-        dim, step = f.value(k.key.dim // k.per_word), k.argument(f, a, "query_step") * k.per_word
+        dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
         f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
         self._against_keys(f, a, w, rows, careful=False)
         bad = softmax.find_bad_rows(k, f, w, rows.vectors)
@@ -148,29 +148,29 @@ class _Block:
             vectors = (rows + (k.lanes - 1)) // k.lanes
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
             keys, values = keys + first * key_row, values + first * value_row
-            packed, row = self._packed(f, a, w, "key", keys, n, paired=False)
+            copy = self.rows_to_words if k.key.paired else self.rows_to_rows
+            packed, row = self._packed(f, a, w, "key", keys, n, copy)
             f.call(self.scores, w, packed, row, n, vectors, values, value_row)
             self._modified(f, a, w, first, n, vectors, full)
             f.call(self.weights[careful], a, w, first, n, vectors)
-            paired = k.key.paired and not careful
-            packed, row = self._packed(f, a, w, "value", values, n, paired=paired)
+            copy = self.rows_to_pairs if k.key.paired and not careful else self.rows_to_rows
+            packed, row = self._packed(f, a, w, "value", values, n, copy)
             f.call(self.accumulate[careful], w, packed, row, n, vectors, keys + n * key_row, key_row)
             f.give(1)
         return f
 
     def _packed(
-        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, *, paired: bool
+        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, copy: Function | None
     ) -> tuple[Pointer, Value]:
-        """The tile's keys or values as rows of words: as they are, or copied and widened, or copied in pairs."""
+        """The tile's keys or values as rows of words: as they are, or copied."""
         k, key = self.k, self.k.key
         row = k.argument(f, a, f"{name}_row")
         stage, dim = {"key": (key.stage_key, key.dim), "value": (key.stage_value, key.value_dim)}[name]
-        copy = self.rows_to_pairs if paired else self.rows_to_rows
         if not stage or copy is None:
             return rows, row
-        target = k.place(w, f"{name}s")
+        target, words = k.place(w, f"{name}s"), (k.words(dim) if name == "key" else dim)
         f.call(copy, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
-        return target, f.value(dim * k.element_bytes)
+        return target, f.value(words * k.element_bytes)
 
     def _modified(
         self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, vectors: Value, full: Value

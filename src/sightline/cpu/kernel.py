@@ -48,6 +48,10 @@ class Kernel:
         """A float the call gave, in every lane."""
         return (arguments + 8 * SLOT[name]).load(DOUBLE, 8).to(self.compute).splat(self.lanes)
 
+    def words(self, columns: int) -> int:
+        """Words that hold so many columns of Q or K."""
+        return -(-columns // self.per_word)
+
     def multiply_add(self, broadcast: Value, lanes: Value, total: Value) -> Value:
         """Total + broadcast · lanes; of pairs, both products."""
         if not self.key.paired:

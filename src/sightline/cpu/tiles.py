@@ -60,7 +60,7 @@ def _scores_tile(
             for i in range(width):
                 sums[t][i].value = k.multiply_add(kd, q[i], sums[t][i].value)
 
-    _unrolled(f, k.key.dim // k.per_word, step)
+    _unrolled(f, k.words(k.key.dim), step)
     for i in range(width):
         largest = top[g + i]
         for t in range(len(rows)):

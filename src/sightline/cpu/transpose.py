@@ -31,29 +31,32 @@ def transposed(rows: list[Value]) -> list[Value]:
     return rows
 
 
-def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0) -> Function:
+def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Function:
     """T[c, lane] = row_lane[c] for `columns` columns of every row of the block.
 
     Parameters: table of row addresses, bytes to the first column, bytes from column to column, columns,
-    vectors of rows, T, workspace. `ahead`: columns to fetch into the cache for the next time.
+    vectors of rows, T, workspace. `ahead`: columns to fetch into the cache for the next time. `pairs`: 2 where
+    two half-precision columns make one row of T, the last one with 0 beside it if it is alone.
     """
     name = f"rows_to_lanes.{dtype}" + (".ahead" if ahead else "")
     with k.module.function(name, ADDRESS, INT, INT, INT, INT, ADDRESS, ADDRESS) as f:
         table, corner, step, columns, vectors, target, workspace = f.arguments()
-        lanes, size, patch = k.lanes, formats.size(dtype), k.place(workspace, "patch")
-        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
-            addresses, start, left = table + g * (lanes * 8), corner + c * step, columns - c
-            whole = (step == size) & (left >= lanes)
+        size, width, patch = formats.size(dtype), k.lanes * pairs, k.place(workspace, "patch")
+        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, width, name="columns") as c:
+            addresses, start, left = table + g * (k.lanes * 8), corner + c * step, columns - c
+            whole = (step == size) & (left >= width)
             with f.when(~whole):
-                _gather_patch(k, f, dtype, addresses, start, step, left.min(lanes), patch)
+                _gather_patch(k, f, dtype, addresses, start, step, left.min(width), patch, width)
             rows = []
-            for r in range(lanes):
+            for r in range(k.lanes):
                 row = (addresses + r * 8).load(INT, 8) + start
                 if ahead:
                     (row.as_pointer() + ahead * size).prefetch()
-                place = whole.where(row, (patch + r * lanes * size).address()).as_pointer()
-                rows.append(formats.load(place, dtype, k.compute, lanes))
-            made = Table(target + c * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
+                place = whole.where(row, (patch + r * width * size).address()).as_pointer()
+                rows.append(
+                    place.load(k.vec) if pairs == 2 else formats.load(place, dtype, k.compute, k.lanes)
+                )
+            made = Table(target + c // pairs * k.row_bytes + g * k.vector_bytes, k.vec, k.row_bytes)
             for i, column in enumerate(transposed(rows)):
                 made[i] = column
     return f
@@ -68,12 +71,16 @@ def _gather_patch(
     step: Value,
     count: Value,
     patch: Pointer,
+    width: int,
 ) -> None:
     """Copy `count` columns of a vector's rows side by side: any stride, and the last columns of a row."""
-    size = formats.size(dtype)
-    with f.loop(0, k.lanes, name="row") as r, f.loop(0, count, name="column") as i:
-        number = ((addresses + r * 8).follow() + (start + i * step)).load(formats.memory(dtype))
-        (patch + (r * k.lanes + i) * size).store(number)
+    size, kind = formats.size(dtype), formats.memory(dtype)
+    with f.loop(0, k.lanes, name="row") as r:
+        made = patch + r * (width * size)
+        with f.loop(0, count, name="column") as i:
+            (made + i * size).store(((addresses + r * 8).follow() + (start + i * step)).load(kind))
+        with f.when((count < width) & (count % 2 == 1)):
+            (made + count * size).store(f.zeros(kind))
 
 
 def lanes_to_rows(k: Kernel, dtype: str) -> Function:
@@ -156,4 +163,23 @@ def rows_to_rows(k: Kernel, dtype: str) -> Function:
                 (made + c * k.element_bytes).store(formats.load(start + c * size, dtype, k.compute, lanes))
             with f.loop(whole, columns, name="column") as c:
                 (made + c * k.element_bytes).store(formats.load(start + c * step, dtype, k.compute))
+    return f
+
+
+def rows_to_words(k: Kernel) -> Function:
+    """Copy `n` rows of bfloat16, any stride, side by side in pairs; a last number that is alone has 0 beside it.
+
+    Parameters: first row, bytes from row to row, bytes from column to column, n, columns, target.
+    """
+    with k.module.function("rows_to_words", ADDRESS, INT, INT, INT, INT, ADDRESS) as f:
+        source, row, step, n, columns, target = f.arguments()
+        size = formats.size("bfloat16")
+        whole = (step == size).where(columns - columns % k.lanes, 0)
+        with f.loop(0, n, name="row") as j:
+            start, made = source + j * row, target + j * ((columns + 1) // 2 * (2 * size))
+            for first, end, lanes in (f.value(0), whole, k.lanes), (whole, columns, 1):
+                with f.loop(first, end, lanes, name="columns") as c:
+                    (made + c * size).store((start + c * step).load(vector(I16, lanes)))
+            with f.when(columns % 2 == 1):
+                (made + columns * size).store(f.zeros(I16))
     return f
