@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
 
-LATER = tuple(field for field in fields(See) if field.name not in PER_QUERY)
 REQUIRED = OPERANDS[:3]
 OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
 
@@ -101,10 +100,9 @@ def attention(
 
     Source: Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762
     """
-    _not_yet(**{"score_mod=": score_mod})
-    request = requested(see)
-    names = tuple(name for name in PER_QUERY if getattr(request, name))
-    _not_yet(**{f"see={field.name}": getattr(request, field.name) or None for field in LATER})
+    if score_mod is not None:
+        raise _not_yet("score_mod=")
+    names = () if see is None else _asked(see)
     operands: Operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
     options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
     prepared = _lookup(operands, options, names)
@@ -132,10 +130,17 @@ def _settled(operands: Operands) -> Operands:
     return tuple(None if x is None else arrays.settle(x, name) for name, x in pairs)
 
 
-def _not_yet(**asked: Any) -> None:
-    for name, value in asked.items():
-        if value is not None:
-            raise NotImplementedError(f"{name} is not there yet; it comes in a later version of sightline.")
+def _asked(see: object) -> tuple[str, ...]:
+    """The statistics that `see=` asks for, if they are all there."""
+    request = requested(see)
+    for field in fields(See):
+        if field.name not in PER_QUERY and getattr(request, field.name):
+            raise _not_yet(f"see={field.name}")
+    return tuple(name for name in PER_QUERY if getattr(request, name))
+
+
+def _not_yet(name: str) -> NotImplementedError:
+    return NotImplementedError(f"{name} is not there yet; it comes in a later version of sightline.")
 
 
 def _signature(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Hashable:
