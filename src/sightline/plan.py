@@ -7,7 +7,7 @@ a key head and each has few queries, the whole group's. A work item is one block
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -249,8 +249,3 @@ def _tile_keys(p: Problem) -> int:
     """64 keys; fewer where a tile of long rows would push everything else out of the cache."""
     longest = max(p.dim, p.value_dim)
     return 64 if longest <= 256 else 32 if longest <= 2048 else 16
-
-
-def with_tile_keys(made: Plan, tile_keys: int) -> Plan:
-    """The same plan with another tile size, for measuring."""
-    return replace(made, kernel=replace(made.kernel, tile_keys=tile_keys))

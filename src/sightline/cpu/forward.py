@@ -7,6 +7,7 @@
             S = modified S, −inf where not allowed   modify, where needed
             P = exp(S − m), m and l brought up       softmax.weights
             O = O·exp(m_old − m) + P·V               tiles.accumulate
+            now and then, O and l are put aside      softmax.settle, for the digits of long sums
         output = O / l                               softmax.finish, transpose.lanes_to_rows
 
 after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, BYTE, I32, INT, Table, Value, vector
+from sightline.cpu.values import ADDRESS, BYTE, I32, INT, NEGATIVE_INFINITY, Table, Value, vector
 from sightline.cpu.vmath import tanh
 from sightline.cpu.workspace import MASK_WORD
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer
 
-NEGATIVE_INFINITY = float("-inf")
 EMPTY, FULL, PARTIAL = 0, 1, 2  # as masks.Tile
 
 

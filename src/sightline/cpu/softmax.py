@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import statistics
-from sightline.cpu.values import ADDRESS, BOOL, INT
+from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import LOG2_E, exp2
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer, Table, Value, Variable
 
-NEGATIVE_INFINITY = float("-inf")
 TILES_PER_SETTLEMENT = 16
 UNROLL = 4  # divides a tile's keys, and every tile's first key
 # Up to here the rounding of m is off by at most 4: no weight over- or underflows for it.

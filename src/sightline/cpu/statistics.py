@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import INT
+from sightline.cpu.values import INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import log2
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer, Value
 
-NEGATIVE_INFINITY = float("-inf")
 LN_2 = math.log(2)
 # x of a key that may not be seen is −inf, and 0 · −inf is NaN: below this, p is 0 and x does not matter.
 COLDEST = {4: -256.0, 8: -2048.0}

@@ -6,8 +6,8 @@
 An engine is a pair of functions of (workspace, rows of K or V, bytes from row to row, n, vectors, soon,
 soon_row) that read and write the workspace's query, scores and output parts. `soon` are rows that the next
 step will read: each product fetches them into the cache while it computes, because K and V are read a number
-here and a number there, which no processor foresees. This is the engine of fused multiply-adds, for any
-vector length and number of registers.
+here and a number there, which no processor foresees. This is the engine of multiply-adds, for any vector length
+and number of registers: of numbers, or of pairs of bfloat16 (`Kernel.multiply_add`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.values import ADDRESS, INT
+from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer, Value, Variable
 
-NEGATIVE_INFINITY = float("-inf")
 PARAMETERS = (ADDRESS, ADDRESS, INT, INT, INT, ADDRESS, INT)
 CACHE_LINE = 64
 

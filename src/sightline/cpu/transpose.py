@@ -79,7 +79,7 @@ def _gather_patch(
         made = patch + r * (width * size)
         with f.loop(0, count, name="column") as i:
             (made + i * size).store(((addresses + r * 8).follow() + (start + i * step)).load(kind))
-        with f.when((count < width) & (count % 2 == 1)):
+        with f.when((count < width) & (count % 2 == 1)):  # the partner of a last number in a pair
             (made + count * size).store(f.zeros(kind))
 
 

@@ -20,6 +20,7 @@ Operand: TypeAlias = Union["Value", int, float]
 BOOL, BYTE, I16, I32, INT = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 ADDRESS = ir.PointerType()
+NEGATIVE_INFINITY = float("-inf")
 
 
 class _BFloat(ir.types.Type):  # type: ignore[misc]  # llvmlite is untyped
