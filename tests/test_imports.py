@@ -51,6 +51,7 @@ OWN_DEPENDENCIES = {
     "cli": {"rich", "safetensors"},
     "frameworks.torch": {"torch"},
     "frameworks.jax": {"jax"},
+    "look": {"jinja2", "matplotlib", "rich"},
 }
 FRAMEWORKS = (
     *(
@@ -65,7 +66,7 @@ FRAMEWORKS = (
         "openvino",
         "transformers",
     ),
-    *("triton", "safetensors", "rich", "hypothesis", "pytest"),
+    *("triton", "safetensors", "rich", "matplotlib", "jinja2", "hypothesis", "pytest"),
 )
 
 

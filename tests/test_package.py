@@ -69,7 +69,7 @@ def test_three_dependencies(metadata: Message) -> None:
 
 
 def test_extras_bring_no_framework(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "cli", "test"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "cli", "look", "test"}
     names = {re.split(r"[^\w-]", line)[0] for line in metadata.get_all("Requires-Dist", [])}
     assert names.isdisjoint({"torch", "jax", "tensorflow", "transformers"})
 
