@@ -22,10 +22,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import modify, softmax, statistics, tiles, transpose
+from sightline.cpu import softmax, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
-from sightline.cpu.rows import gather, keep_bad_rows, of_sequence
-from sightline.cpu.values import ADDRESS, BOOL, INT
+from sightline.cpu.rows import gather, keep_bad_rows, place_of
+from sightline.cpu.scoring import Scoring
+from sightline.cpu.values import ADDRESS, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -60,21 +61,14 @@ class _Block:
     def __init__(self, k: Kernel) -> None:
         key = k.key
         self.k = k
-        self.rows_to_lanes = transpose.rows_to_lanes(k, key.dtype, pairs=k.per_word)
+        self.scoring = Scoring(k)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired else None
-        self.rows_to_words = transpose.rows_to_words(k) if key.paired and key.stage_key else None
-        if key.bias:
-            self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
-        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
-        self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
-        self.scores = tiles.scores(k)
-        self.pack_mask = modify.pack_mask(k) if key.mask else None
-        self.modify = modify.modify(k) if key.modified or key.selective else None
         self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
         self.accumulate = {
             False: tiles.accumulate(k),
             True: tiles.accumulate_carefully(k, softmax.UNSEEN, softmax.SHRINK),
         }
+        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
         self.settle = {
             (careful, last): softmax.settle(k, careful=careful, last=last)
             for careful in (False, True)
@@ -86,10 +80,8 @@ class _Block:
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for the rows of one work item."""
         k = self.k
-        rows = gather(k, f, a, w, item)
-        query_rows, query = k.place(w, "query_rows"), k.place(w, "query")
-        dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
-        f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
+        rows = gather(k, f, a, w, place_of(k, f, a, item))
+        self.scoring.load_queries(f, a, w, rows)
         self._against_keys(f, a, w, rows, careful=False)
         bad = softmax.find_bad_rows(k, f, w, rows.vectors)
         self._store(f, a, w, rows, careful=False)
@@ -114,7 +106,7 @@ class _Block:
             output[d, g] = f.zeros(k.vec)
             if k.key.settles:
                 k.table(w, "kept_output")[d, g] = f.zeros(k.vec)
-        keys, values = (self._of_head(f, a, rows, name) for name in ("key", "value"))
+        keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
             first, last = corner.max(rows.begin), (corner + size).min(rows.end)
@@ -127,11 +119,6 @@ class _Block:
             with f.when(rows.end > size * (period - 1)):
                 f.call(self.settle[careful, True], a, w, rows.vectors)
 
-    def _of_head(self, f: Function, a: Pointer, rows: Rows, name: str) -> Pointer:
-        """The keys or values that these rows read."""
-        head = rows.key_head * self.k.argument(f, a, f"{name}_head")
-        return self.k.address(a, name) + (of_sequence(rows.sequence, name) + head)
-
     def _tile(self, *, careful: bool) -> Function:
         """One tile of keys against the block's rows.
 
@@ -142,45 +129,14 @@ class _Block:
         name, kinds = ("tile.careful" if careful else "tile"), (*[ADDRESS] * 4, *[INT] * 4)
         with k.module.function(name, *kinds, returns=INT) as f:
             a, w, keys, values, first, n, rows, full = f.arguments()
-            if self.pack_mask is not None:
-                kind = f.call(self.pack_mask, a, w, first, n, rows)
-                f.give_if(kind == modify.EMPTY, 0)
-                full = full & (kind == modify.FULL).unsigned(INT)
+            full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
             keys, values = keys + first * key_row, values + first * value_row
-            copy = self.rows_to_words if k.key.paired else self.rows_to_rows
-            packed, row = self._packed(f, a, w, "key", keys, n, copy)
-            f.call(self.scores, w, packed, row, n, vectors, values, value_row)
-            self._modified(f, a, w, first, n, vectors, full)
+            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (values, value_row))
             f.call(self.weights[careful], a, w, first, n, vectors)
-            copy = self.rows_to_pairs if k.key.paired and not careful else self.rows_to_rows
-            packed, row = self._packed(f, a, w, "value", values, n, copy)
+            copy = self.rows_to_pairs if k.key.paired and not careful else self.scoring.rows_to_rows
+            packed, row = self.scoring.packed(f, a, w, "value", values, n, copy)
             f.call(self.accumulate[careful], w, packed, row, n, vectors, keys + n * key_row, key_row)
             f.give(1)
         return f
-
-    def _packed(
-        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, copy: Function | None
-    ) -> tuple[Pointer, Value]:
-        """The tile's keys or values as rows of words: as they are, or copied."""
-        k, key = self.k, self.k.key
-        row = k.argument(f, a, f"{name}_row")
-        stage, dim = {"key": (key.stage_key, key.dim), "value": (key.stage_value, key.value_dim)}[name]
-        if not stage or copy is None:
-            return rows, row
-        target, words = k.place(w, f"{name}s"), (k.words(dim) if name == "key" else dim)
-        f.call(copy, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
-        return target, f.value(words * k.element_bytes)
-
-    def _modified(
-        self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, vectors: Value, full: Value
-    ) -> None:
-        """Modify the scores where this tile needs it."""
-        k, key = self.k, self.k.key
-        if key.bias:
-            step, table, target = k.argument(f, a, "bias_step"), k.place(w, "bias_rows"), k.place(w, "bias")
-            f.call(self.bias_to_lanes, table, first * step, step, n, vectors, target, w)
-        if self.modify is not None:
-            with f.when(f.value(1, BOOL) if key.modified else full == 0):
-                f.call(self.modify, a, w, first, n, vectors)

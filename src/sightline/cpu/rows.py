@@ -40,9 +40,18 @@ def of_sequence(sequence: Pointer, column: str) -> Value:
     return (sequence + 8 * BATCH_COLUMNS.index(column)).load(INT, 8)
 
 
-def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, item: Value) -> Rows:
-    """Find out all about a work item's rows; fill the workspace's tables of what differs from row to row."""
-    batch, space, block = _place(k, f, a, item)
+@dataclass
+class Place:
+    """Which block it is."""
+
+    batch: Value  # the sequence's number
+    space: Value
+    block: Value
+
+
+def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, place: Place) -> Rows:
+    """Find out all about a block's rows; fill the workspace's tables of what differs from row to row."""
+    batch, space, block = place.batch, place.space, place.block
     sequence = k.address(a, "batches") + batch * (8 * len(BATCH_COLUMNS))
     total, queries = k.argument(f, a, "space_rows"), k.argument(f, a, "queries")
     first = block * k.block_rows
@@ -75,8 +84,8 @@ def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
             place.store(bad.where(place.load(INT, 8), none))
 
 
-def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Value, Value]:
-    """Work item → sequence, space, block.
+def place_of(k: Kernel, f: Function, a: Pointer, item: Value) -> Place:
+    """A work item's block.
 
     Blocks of one space follow each other (its keys stay in the cache), or spaces of one block (their mask).
     """
@@ -86,7 +95,7 @@ def _place(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Valu
     fast, slow = item % inner, (item // inner) % by_block.where(blocks, spaces)
     block = by_block.where(slow, fast)
     # The last block first: under a causal mask it is the longest, and short ones fill the gaps at the end.
-    return item // (spaces * blocks), by_block.where(fast, slow), blocks - 1 - block
+    return Place(item // (spaces * blocks), by_block.where(fast, slow), blocks - 1 - block)
 
 
 class _RowTables:
