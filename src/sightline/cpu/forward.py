@@ -3,10 +3,10 @@
     for each block of query rows                     a work item; threads take the next one as they go
         m = −inf, l = 0, O = 0
         for each tile of keys that some row may see
-            S = Q·Kᵀ                                 tiles.scores
+            S = Q·Kᵀ                                 tiles.inner
             S = modified S, −inf where not allowed   modify, where needed
             P = exp(S − m), m and l brought up       softmax.weights
-            O = O·exp(m_old − m) + P·V               tiles.accumulate
+            O = O·exp(m_old − m) + P·V               tiles.outer
             now and then, O and l are put aside      softmax.settle, for the digits of long sums
         output = O / l                               softmax.finish, transpose.lanes_to_rows
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import softmax, statistics, tiles, transpose
+from sightline.cpu import formats, softmax, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.scoring import Scoring
@@ -64,9 +64,11 @@ class _Block:
         self.scoring = Scoring(k)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired else None
         self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
+        next_keys = key.dim * formats.size(key.dtype)
+        product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {
-            False: tiles.accumulate(k),
-            True: tiles.accumulate_carefully(k, softmax.UNSEEN, softmax.SHRINK),
+            False: tiles.outer(k, product),
+            True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
         self.settle = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import modify, tiles, transpose
+from sightline.cpu import formats, modify, tiles, transpose
 from sightline.cpu.rows import of_sequence
 from sightline.cpu.values import BOOL, INT
 
@@ -30,7 +30,8 @@ class Scoring:
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
         self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
-        self.products = tiles.scores(k)
+        values = key.value_dim * formats.size(key.dtype)
+        self.products = tiles.inner(k, tiles.Product("scores", key.dim, "query", "scores", values, top=True))
         self.pack_mask = modify.pack_mask(k) if key.mask else None
         self.modify = modify.modify(k) if key.modified or key.selective else None
 
@@ -59,8 +60,8 @@ class Scoring:
     def scores(
         self, f: Function, a: Pointer, w: Pointer, tile: tuple[Pointer, Value, Value], vectors: Value,
         full: Value, soon: tuple[Pointer, Value],
-    ) -> None:  # fmt: skip
-        """S of the tile, −inf where not allowed, and each row's largest.
+    ) -> tuple[Pointer, Value]:  # fmt: skip
+        """S of the tile, −inf where not allowed, and each row's largest. Returns the tile's keys as `packed` does.
 
         tile: its first key's address and number, keys in it. soon: rows to fetch into the cache meanwhile, and
         the bytes from one to the next.
@@ -70,6 +71,7 @@ class Scoring:
         packed, row = self.packed(f, a, w, "key", keys, n, copy)
         f.call(self.products, w, packed, row, n, vectors, *soon)
         self._modified(f, a, w, first, n, vectors, full)
+        return packed, row
 
     def packed(
         self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, copy: Function | None

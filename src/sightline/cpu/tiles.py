@@ -1,20 +1,20 @@
-"""The two matrix products of attention, queries in lanes, behind one interface that every engine keeps.
+"""The matrix products of attention, queries in lanes, behind one interface that every engine keeps.
 
-    scores      Sᵀ = K·Qᵀ              n keys × the block's rows, and each row's largest score
-    accumulate  Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ   n keys summed from zero, then added: one rounding per tile, not per key
+    inner    Sᵀ = K·Qᵀ              n keys × the block's rows, and each row's largest
+    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ   n keys summed from zero, then added: one rounding a tile, not a key
 
-An engine is a pair of functions of (workspace, rows of K or V, bytes from row to row, n, vectors, soon,
-soon_row) that read and write the workspace's query, scores and output parts. `soon` are rows that the next
-step will read: each product fetches them into the cache while it computes, because K and V are read a number
-here and a number there, which no processor foresees. This is the engine of multiply-adds, for any vector length
-and number of registers: of numbers, or of pairs of bfloat16 (`Kernel.multiply_add`).
+An engine is a pair of functions of (workspace, rows in memory, bytes from row to row, n, vectors, soon, soon_row) that
+read and write parts of the workspace. `soon` are rows that the next step will read: each product fetches them
+into the cache while it computes, because K and V are read a number here and a number there, which no processor
+foresees. This is the engine of multiply-adds, for any vector length and number of registers: of numbers, or of
+pairs of bfloat16 (`Kernel.multiply_add`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu import formats
 from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
@@ -28,111 +28,127 @@ PARAMETERS = (ADDRESS, ADDRESS, INT, INT, INT, ADDRESS, INT)
 CACHE_LINE = 64
 
 
-def scores(k: Kernel) -> Function:
-    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, and top[i] = max_j S[j, i]. Soon: the same rows of V."""
-    with k.module.function("scores", *PARAMETERS) as f:
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Which product it is."""
+
+    name: str
+    columns: int  # of the rows in memory
+    lanes: str  # the part that is multiplied by them
+    result: str  # the part that is made
+    soon: int  # bytes of each row to fetch
+    top: bool = False  # `inner`: each row's largest is kept
+    faded: bool = False  # `outer`: what was summed before fades
+
+
+def inner(k: Kernel, p: Product) -> Function:
+    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, and top[i] = max_j S[j, i] if asked."""
+    with k.module.function(p.name, *PARAMETERS) as f:
         w, keys, key_row, n, vectors, soon, soon_row = f.arguments()
         top = k.table(w, "top")
-        with f.loop(0, vectors) as g:
-            top[g] = f.value(NEGATIVE_INFINITY, k.vec)
+        if p.top:
+            with f.loop(0, vectors) as g:
+                top[g] = f.value(NEGATIVE_INFINITY, k.vec)
         for width, g in _vector_groups(k, f, vectors):
             with f.loop(0, n, k.tile.keys, name="keys") as j:
                 # The last group repeats the last key: a harmless copy of a score, and no read past the end.
                 numbers = [(j + t).min(n - 1) for t in range(k.tile.keys)]
                 for number in numbers:
-                    _fetch(k, soon + number * soon_row, k.key.value_dim)
-                _scores_tile(k, f, w, [keys + number * key_row for number in numbers], j, g, width)
+                    _fetch(soon + number * soon_row, p.soon)
+                _inner_tile(k, f, w, p, [keys + number * key_row for number in numbers], j, g, width)
     return f
 
 
-def _scores_tile(
-    k: Kernel, f: Function, w: Pointer, rows: list[Pointer], j: Value, g: Value, width: int
+def _inner_tile(
+    k: Kernel, f: Function, w: Pointer, p: Product, rows: list[Pointer], j: Value, g: Value, width: int
 ) -> None:
     """`width` vectors of queries against a few keys: for each dimension, every sum takes one product."""
-    query, table, top = (k.table(w, part) for part in ("query", "scores", "top"))
+    lanes, table, top = (k.table(w, part) for part in (p.lanes, p.result, "top"))
     sums = _sums(k, f, len(rows), width)
 
     def step(d: Value) -> None:
-        q = [query[d, g + i] for i in range(width)]
-        for t, row in enumerate(rows):
-            kd = (row + d * k.element_bytes).load(k.compute).splat(k.lanes)
-            for i in range(width):
-                sums[t][i].value = k.multiply_add(kd, q[i], sums[t][i].value)
+        _multiply(
+            k, sums, [row + d * k.element_bytes for row in rows], [lanes[d, g + i] for i in range(width)]
+        )
 
-    _unrolled(f, k.words(k.key.dim), step)
+    _unrolled(f, k.words(p.columns), step)
     for i in range(width):
-        largest = top[g + i]
         for t in range(len(rows)):
             table[j + t, g + i] = sums[t][i].value
-            largest = sums[t][i].value.max(largest)
-        top[g + i] = largest
+        if p.top:
+            largest = top[g + i]
+            for t in range(len(rows)):
+                largest = sums[t][i].value.max(largest)
+            top[g + i] = largest
 
 
-def accumulate(k: Kernel) -> Function:
-    """O[d, i] = O[d, i]·fade[i] + Σ_j V[j, d]·P[j, i] over keys j < n. Soon: the next tile's rows of K."""
-    with k.module.function("accumulate", *PARAMETERS) as f:
+def outer(k: Kernel, p: Product) -> Function:
+    """O[d, i] = O[d, i]·fade[i] + Σ_j V[j, d]·P[j, i] over keys j < n."""
+    with k.module.function(p.name, *PARAMETERS) as f:
         w, values, value_row, n, vectors, soon, soon_row = f.arguments()
-        steps, rest = divmod(k.key.value_dim, k.tile.dims)
+        steps, rest = divmod(p.columns, k.tile.dims)
         share = -(-k.key.tile_keys // max(steps, 1))  # rows to fetch at each step
         for width, g in _vector_groups(k, f, vectors):
             with f.loop(0, steps, name="dims") as step:
                 for t in range(share):
-                    _fetch(k, soon + (step * share + t) * soon_row, k.key.dim)
-                _accumulate_tile(k, f, w, (values, value_row, n), step * k.tile.dims, g, k.tile.dims, width)
+                    _fetch(soon + (step * share + t) * soon_row, p.soon)
+                rows = values, value_row, n
+                _outer_tile(k, f, w, p, rows, step * k.tile.dims, g, k.tile.dims, width)
             if rest:
                 last = f.value(steps * k.tile.dims)
-                _accumulate_tile(k, f, w, (values, value_row, n), last, g, rest, width)
+                _outer_tile(k, f, w, p, (values, value_row, n), last, g, rest, width)
     return f
 
 
-def _accumulate_tile(
-    k: Kernel,
-    f: Function,
-    w: Pointer,
-    rows: tuple[Pointer, Value, Value],
-    d: Value,
-    g: Value,
-    dims: int,
-    width: int,
-) -> None:
+def _outer_tile(
+    k: Kernel, f: Function, w: Pointer, p: Product, rows: tuple[Pointer, Value, Value],
+    d: Value, g: Value, dims: int, width: int,
+) -> None:  # fmt: skip
     """`width` vectors of queries, a few dimensions: for each key, every sum takes one product."""
     values, value_row, n = rows
-    weights, output, fade = (k.table(w, part) for part in ("scores", "output", "fade"))
+    weights, output, fade = (k.table(w, part) for part in (p.lanes, p.result, "fade"))
     sums = _sums(k, f, dims, width)
     corner = values + d * k.element_bytes
     with f.loop(0, (n + (k.per_word - 1)) // k.per_word, name="keys") as j:
-        p = [weights[j, g + i] for i in range(width)]
         row = corner + j * value_row
-        for t in range(dims):
-            vd = (row + t * k.element_bytes).load(k.compute).splat(k.lanes)
-            for i in range(width):
-                sums[t][i].value = k.multiply_add(vd, p[i], sums[t][i].value)
+        numbers = [row + t * k.element_bytes for t in range(dims)]
+        _multiply(k, sums, numbers, [weights[j, g + i] for i in range(width)])
     for i in range(width):
-        faded = fade[g + i]
+        faded = fade[g + i] if p.faded else None
         for t in range(dims):
-            output[d + t, g + i] = output[d + t, g + i].fma(faded, sums[t][i].value)
+            total, before = sums[t][i].value, output[d + t, g + i]
+            output[d + t, g + i] = before + total if faded is None else before.fma(faded, total)
 
 
-def accumulate_carefully(k: Kernel, unseen: float, shrink: float) -> Function:
+def outer_carefully(k: Kernel, p: Product, unseen: float, shrink: float = 1.0) -> Function:
     """The same with values times `shrink`, without the keys of weight `unseen`, whatever V holds there."""
-    with k.module.function("accumulate.careful", *PARAMETERS) as f:
+    with k.module.function(f"{p.name}.careful", *PARAMETERS) as f:
         w, values, value_row, n, vectors, _, _ = f.arguments()
-        weights, output, fade = (k.table(w, part) for part in ("scores", "output", "fade"))
+        weights, output, fade = (k.table(w, part) for part in (p.lanes, p.result, "fade"))
         mark = f.value(unseen, k.vec).bits()
-        with f.loop(0, k.key.value_dim, name="dim") as d, f.loop(0, vectors, name="rows") as g:
+        with f.loop(0, p.columns, name="dim") as d, f.loop(0, vectors, name="rows") as g:
             total = f.variable(f.zeros(k.vec))
             with f.loop(0, n, name="key") as j:
                 v = (values + j * value_row + d * k.element_bytes).load(k.compute) * shrink
-                p = weights[j, g]
-                more = p.fma(v.splat(k.lanes), total.value)
-                total.value = (p.bits() == mark).where(total.value, more)
-            output[d, g] = output[d, g].fma(fade[g], total.value)
+                weight = weights[j, g]
+                more = weight.fma(v.splat(k.lanes), total.value)
+                total.value = (weight.bits() == mark).where(total.value, more)
+            before = output[d, g]
+            output[d, g] = before.fma(fade[g], total.value) if p.faded else before + total.value
     return f
 
 
-def _fetch(k: Kernel, row: Pointer, columns: int) -> None:
-    """Begin to bring a row of K or V into the cache."""
-    for line in range(0, columns * formats.size(k.key.dtype), CACHE_LINE):
+def _multiply(k: Kernel, sums: list[list[Variable]], numbers: list[Pointer], lanes: list[Value]) -> None:
+    """Each sum takes the product of one number (or pair) and one vector."""
+    for row, number in zip(sums, numbers, strict=True):
+        broadcast = number.load(k.compute).splat(k.lanes)
+        for total, vector in zip(row, lanes, strict=True):
+            total.value = k.multiply_add(broadcast, vector, total.value)
+
+
+def _fetch(row: Pointer, size: int) -> None:
+    """Begin to bring a row into the cache."""
+    for line in range(0, size, CACHE_LINE):
         (row + line).prefetch()
 
 
