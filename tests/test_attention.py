@@ -115,6 +115,21 @@ def test_a_repeated_call_is_prepared_once_and_reads_the_new_numbers() -> None:
     assert len(door._prepared) == 1
 
 
+def test_buffers_are_prepared_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = three(2, 11, 16)
+    sightline.attention(q.data, k.data, v.data)
+    monkeypatch.delattr(door, "_prepare")
+    close(sightline.attention((2 * q).data, k.data, v.data), reference.attention(2 * q, k, v).output)
+
+
+def test_the_environment_is_part_of_what_a_call_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = three(1, 11, 16)
+    close(sightline.attention(q, k, v), reference.attention(q, k, v).output)
+    monkeypatch.setenv("SIGHTLINE_ISA", "mmx")
+    with pytest.raises(ValueError, match="'mmx' is not an instruction set"):
+        sightline.attention(q, k, v)
+
+
 def test_lengths_and_offsets_are_read_at_every_call() -> None:
     q, k, v = three(2, 3, 11, 16)
     for lengths, offsets in ([3, 11], [0, 2]), ([9, 0], [5, 1]):

@@ -123,8 +123,12 @@ def test_the_variable_forces(monkeypatch: pytest.MonkeyPatch, word: str) -> None
     monkeypatch.setenv(isa.VARIABLE, word)
     assert isa.chosen().name == "avx2"
     assert isa.why() == "avx2: forced by SIGHTLINE_ISA"
+    before = isa.word()
     monkeypatch.setenv(isa.VARIABLE, "avx512")  # a change is seen
     assert isa.chosen().name == "avx512"
+    assert isa.word() != before
+    monkeypatch.delenv(isa.VARIABLE)
+    assert isa.word() is None
 
 
 def test_an_unknown_word_is_answered_with_the_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,20 +108,21 @@ def attention(
     prepared = _lookup(operands, options, names)
     if prepared is None:
         operands = _settled(operands)
-        prepared = _prepare(operands, options, names)
-    result = (
-        operands[-1] if out is not None else arrays.empty_like(query, prepared.output_shape, prepared.dtype)
-    )
+        prepared = _lookup(operands, options, names) or _prepare(operands, options, names)
+    result = operands[-1]
+    if result is None:
+        result = arrays.empty_like(query, prepared.output_shape, prepared.dtype)
+        operands = (*operands[:-1], result)
+    if see is None:
+        prepared.run(operands, {}, query_offset, key_lengths)
+        return out if out is not None else arrays.give_back(query, result)
     p = prepared.plan.problem
     seen: dict[str, Any] = {
         name: arrays.empty_like(query, p.rows_shape, p.statistics_dtype) for name in names
     }
-    prepared.run((*operands[:-1], result), seen, query_offset, key_lengths)
-    output = out if out is not None else arrays.give_back(query, result)
-    if see is None:
-        return output
+    prepared.run(operands, seen, query_offset, key_lengths)
     seen = {name: arrays.give_back(query, x) for name, x in seen.items()}
-    return output, Seen(**seen)
+    return out if out is not None else arrays.give_back(query, result), Seen(**seen)
 
 
 def _settled(operands: Operands) -> Operands:
@@ -145,17 +146,15 @@ def _not_yet(name: str) -> NotImplementedError:
 
 def _signature(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Hashable:
     """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
-    causal, window, offset, lengths, *rest = options
-    sides = window if isinstance(window, tuple) else ()
-    return (
-        isa.chosen(),
-        see,
-        *[None if x is None else arrays.signature(x) for x in operands],
-        *(causal, window, *rest),
-        *map(type, (*options, *sides)),  # 1 == True, but causal=1 is an error
-        offset if offset is None or isinstance(offset, int) else "given",
-        lengths if lengths is None or isinstance(lengths, int) else "given",
-    )
+    types = tuple(map(type, options))  # 1 == True, but causal=1 is an error
+    _, window, offset, lengths = options[:4]
+    if window is not None:
+        types += tuple(map(type, window))
+    if offset is not None or lengths is not None:
+        given = (x if x is None or isinstance(x, int) else "given" for x in (offset, lengths))
+        options = (*options[:2], *given, *options[4:])
+    arrays_seen = [x if x is None else arrays.signature(x) for x in operands]
+    return (isa.word(), see, options, types, *arrays_seen)
 
 
 def _lookup(operands: Operands, options: tuple[Any, ...], see: tuple[str, ...]) -> Prepared | None:

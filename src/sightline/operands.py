@@ -80,7 +80,7 @@ def canonical(trio: Trio, layout: str) -> Trio:
         raise ValueError(
             f'{came} (shapes {_shapes(trio)}, layout="{layout}"); expected {expected}; try {hint}.'
         )
-    batch = np.broadcast_shapes(*(spec.shape[:-3] for spec in forms))
+    batch = _batch(forms)
     return Trio(*(broadcast(spec, batch + spec.shape[-3:]) for spec in forms))
 
 
@@ -133,11 +133,17 @@ def _misfit(trio: Trio) -> tuple[str, str, str] | None:
             "repeating or dropping heads until it is one",
         )
     try:
-        np.broadcast_shapes(*(spec.shape[:-3] for spec in trio))
+        _batch(trio)
     except ValueError:
         came = ", ".join(f"{name} has batch {spec.shape[:-3]}" for name, spec in trio._asdict().items())
         return came, "sizes that are equal or 1", "one call for each batch"
     return None
+
+
+def _batch(trio: Trio) -> Shape:
+    """The batch that the three have together, or ValueError."""
+    query, key, value = (spec.shape[:-3] for spec in trio)
+    return query if query == key == value else np.broadcast_shapes(query, key, value)
 
 
 def broadcast(spec: Spec, shape: Shape) -> Spec:
@@ -148,6 +154,8 @@ def broadcast(spec: Spec, shape: Shape) -> Spec:
     Raises:
         ValueError: the shapes do not broadcast; the caller says it better.
     """
+    if spec.shape == shape and 1 not in shape:
+        return spec
     missing = len(shape) - len(spec.shape)
     if missing < 0:
         raise ValueError(f"{spec.shape} has more axes than {shape}")

@@ -11,8 +11,12 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
 
 VARIABLE = "SIGHTLINE_ISA"
 
@@ -173,6 +177,16 @@ def _choice(word: str) -> Isa:
         names = ", ".join(isa.name for isa in runnable()) or "none"
         raise RuntimeError(f"{VARIABLE}={word} cannot run here: {missing} (this machine runs: {names})")
     return target(word)
+
+
+# os.environ takes half a microsecond to say that a variable is not set; the dict beneath it says so at once.
+_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
+_variable: Hashable = os.environ.encodekey(VARIABLE) if _environment is not os.environ else VARIABLE
+
+
+def word() -> Hashable:
+    """SIGHTLINE_ISA as it stands in the environment, None if it is not set: what `chosen` depends on."""
+    return _environment.get(_variable)
 
 
 def chosen() -> Isa:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from sightline import arrays, operands
 from sightline.cpu import compile as compiler
 from sightline.cpu import threads
-from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits
+from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses
 from sightline.cpu.workspace import Workspace
 from sightline.plan import SIZES
 from sightline.problem import sequence_ints
@@ -28,8 +29,7 @@ LOG2_E = math.log2(math.e)
 UNBOUNDED = 2**40  # further than any position
 _CANCELLED = 2**62  # an item number no call reaches
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
-_ADDRESS_SLOTS = tuple(SLOT[name] for name in ("query", "key", "value", "mask", "bias"))
-_OUT, _SINKS, _SLOPES = (OPERANDS.index(name) for name in ("out", "sinks", "alibi_slopes"))
+_OUT, _SINKS = (OPERANDS.index(name) for name in ("out", "sinks"))
 
 _thread = threading.local()
 
@@ -52,6 +52,14 @@ def _generate(key: KernelKey, isa: Isa) -> str:
     return forward.generate(key, isa)
 
 
+@functools.cache
+def _loaded(key: KernelKey, isa: Isa) -> tuple[Any, int]:
+    """A kernel, to be called with the addresses of its arguments and of so many bytes of working memory."""
+    address = compiler.load("attend", key, isa, lambda: _generate(key, isa))
+    kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
+    return kernel, Workspace(key, isa).bytes
+
+
 class Prepared:
     """A call ready to run on any arrays of its signature."""
 
@@ -60,44 +68,45 @@ class Prepared:
         self.plan, self.output_shape, self.dtype = plan, p.output_shape, p.dtype
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
-        key, isa = plan.kernel, plan.isa
-        address = compiler.load("attend", key, isa, lambda: _generate(key, isa))
-        self._kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
-        self._workspace_bytes = Workspace(key, isa).bytes
+        self._kernel, self._workspace_bytes = _loaded(plan.kernel, plan.isa)
         specs = _specs(plan, out)
         self._template = _template(plan, specs)
         self._batches = _batches(plan, specs, p.keys if key_length is None else key_length)
+        self._template[SLOT["batches"]] = arrays.address(self._batches)
         self._out_checked = out is None
+        self._per_head = p.sinks is not None or p.alibi_slopes is not None
         self._specs = specs
 
     def run(
         self, given: tuple[Any, ...], seen: dict[str, Any], query_offset: object, key_lengths: object
     ) -> None:
         """Write the output into the last of the operands, and what is seen, on as many threads as are worth it."""
-        block = Block.from_buffer_copy(self._template)
-        for slot, x in zip(_ADDRESS_SLOTS, given, strict=False):
-            if x is not None:
-                block[slot] = arrays.address(x)
-        block[SLOT["out"]] = arrays.address(given[_OUT])
-        for name, x in seen.items():
-            block[SLOT[name]] = arrays.address(x)
-        keep: list[object] = [given, seen]
-        for name, index in (("sinks", _SINKS), ("slopes", _SLOPES)):
-            if given[index] is not None:
-                numbers = _as_float64(given[index], name)
-                keep.append(numbers)
-                block[SLOT[name]] = numbers.ctypes.data
-        batches = self._with_values(query_offset, key_lengths)
-        block[SLOT["batches"]] = batches.ctypes.data
-        keep.append(batches)
         if not self._out_checked:
             self._refuse_overlap(given)
-        if self._items:
-            work = _Work(self._kernel, block, self._workspace_bytes, keep)
-            threads.run(work, min(self._threads, threads.get_num_threads()))
+        if self._per_head:
+            numbers = (x if x is None else _as_float64(x) for x in given[_SINKS:_OUT])
+            given = (*given[:_SINKS], *numbers, given[_OUT])
+        block, address = Block.from_buffer_copy(self._template), arrays.address
+        put_addresses(block, *[0 if x is None else address(x) for x in given])
+        for name, x in seen.items():
+            block[SLOT[name]] = address(x)
+        batches = self._with_values(query_offset, key_lengths)
+        if batches is not self._batches:
+            block[SLOT["batches"]] = address(batches)
+        if not self._items:
+            return
+        if self._threads == 1:
+            place, memory = ctypes.addressof(block), _workspace(self._workspace_bytes)
+            while self._kernel(place, memory):
+                pass
+            return
+        work = _Work(self._kernel, block, self._workspace_bytes, (given, batches, seen))
+        threads.run(work, min(self._threads, threads.get_num_threads()))
 
     def _with_values(self, query_offset: object, key_lengths: object) -> NDArray[np.int64]:
         """The table of sequences, with what this call says of each."""
+        if query_offset is key_lengths is None:
+            return self._batches
         problem = self.plan.problem
         given = {"query_offset": query_offset, "key_lengths": key_lengths}
         if all(value is None or isinstance(value, int) for value in given.values()):
@@ -133,7 +142,7 @@ class _Work:
     __slots__ = ("_address", "_block", "_bytes", "_keep", "_kernel")
 
     def __init__(
-        self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: list[object]
+        self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: object
     ) -> None:
         self._kernel, self._block, self._bytes, self._keep = kernel, block, workspace, keep
         self._address = ctypes.addressof(block)
@@ -147,8 +156,9 @@ class _Work:
         self._block[SLOT["next_item"]] = _CANCELLED
 
 
-def _as_float64(x: object, name: str) -> NDArray[np.float64]:
-    return np.ascontiguousarray(arrays.to_numpy(arrays.view(x, name)), dtype=np.float64)
+def _as_float64(x: object) -> NDArray[np.float64]:
+    """Sinks or slopes as kernels read them; what could be wrong with them has been found by now."""
+    return np.ascontiguousarray(arrays.to_numpy(arrays.view(x, "one number for each head")), dtype=np.float64)
 
 
 def _specs(plan: Plan, out: Spec | None) -> dict[str, Spec]:
@@ -198,11 +208,12 @@ def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64
 def _batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.int64]:
     """One row per sequence: where its part of each operand begins, in bytes; its first position; its keys."""
     p = plan.problem
-    table = np.zeros((math.prod(p.batch), len(BATCH_COLUMNS)), np.int64)
-    index = np.indices(p.batch).reshape(len(p.batch), -1) if p.batch else np.zeros((0, 1), np.int64)
-    for name, spec in specs.items():
-        strides = np.array(spec.strides[:-3], np.int64)
-        table[:, BATCH_COLUMNS.index(name)] = strides @ index
+    table = np.zeros((plan.sequences, len(BATCH_COLUMNS)), np.int64)
+    if plan.sequences > 1:
+        index = np.indices(p.batch).reshape(len(p.batch), -1)
+        for name, spec in specs.items():
+            strides = np.array(spec.strides[:-3], np.int64)
+            table[:, BATCH_COLUMNS.index(name)] = strides @ index
     table[:, _COLUMN["query_offset"]] = p.query_offset or 0
     table[:, _COLUMN["key_lengths"]] = key_length
     return table
