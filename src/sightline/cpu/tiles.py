@@ -1,13 +1,13 @@
 """The matrix products of attention, queries in lanes, behind one interface that every engine keeps.
 
     inner    Sᵀ = K·Qᵀ              n keys × the block's rows, and each row's largest
-    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ   n keys summed from zero, then added: one rounding a tile, not a key
+    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ   n keys summed from zero, then added: one rounding a tile
 
-An engine is a pair of functions of (workspace, rows in memory, bytes from row to row, n, vectors, soon, soon_row) that
-read and write parts of the workspace. `soon` are rows that the next step will read: each product fetches them
-into the cache while it computes, because K and V are read a number here and a number there, which no processor
-foresees. This is the engine of multiply-adds, for any vector length and number of registers: of numbers, or of
-pairs of bfloat16 (`Kernel.multiply_add`).
+An engine is a pair of functions of (workspace, rows in memory, bytes from row to row, n, vectors, soon,
+soon_row) that read and write parts of the workspace. `soon` are rows that the next step will read: each product
+fetches them into the cache while it computes, because K and V are read a number here and a number there, which
+no processor foresees. This is the engine of multiply-adds, for any vector length and number of registers: of
+numbers, or of pairs of bfloat16 (`Kernel.multiply_add`).
 """
 
 from __future__ import annotations
