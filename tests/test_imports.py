@@ -26,7 +26,8 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("reference", "plan"),
     ("cpu",),
     ("attention", "merge"),
-    ("frameworks", "parallel", "look"),
+    ("torch",),
+    ("parallel", "look"),
     ("__init__",),
     ("cli",),
 )
@@ -49,9 +50,8 @@ DEPENDENCIES = {"numpy", "llvmlite", "ml_dtypes"}
 OWN_DEPENDENCIES = {
     "arrays.torch_tensors": {"torch"},
     "cli": {"rich", "safetensors"},
-    "frameworks.torch": {"torch"},
-    "frameworks.jax": {"jax"},
     "look": {"jinja2", "matplotlib", "rich"},
+    "torch": {"torch"},
 }
 FRAMEWORKS = (
     *(
