@@ -94,7 +94,9 @@ def needs_torch(block: Block) -> bool:
 
 ABOUT_TORCH = ["docs/pytorch.md"]
 WITH_PYTHON = [name for name, page in PAGES.items() if blocks(page, "python") and name not in ABOUT_TORCH]
-WITH_TORCH = [name for name in WITH_PYTHON if any(map(needs_torch, blocks(PAGES[name], "python")))] + ABOUT_TORCH
+WITH_TORCH = [
+    name for name in WITH_PYTHON if any(map(needs_torch, blocks(PAGES[name], "python")))
+] + ABOUT_TORCH
 
 
 def test_pages_have_python() -> None:

@@ -68,9 +68,13 @@ def test_three_dependencies(metadata: Message) -> None:
     assert sorted(re.split(r"[^\w-]", line)[0] for line in required) == ["llvmlite", "ml-dtypes", "numpy"]
 
 
-def test_extras_bring_no_framework(metadata: Message) -> None:
-    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "cli", "look", "test"}
-    names = {re.split(r"[^\w-]", line)[0] for line in metadata.get_all("Requires-Dist", [])}
+def test_extras_bring_no_framework_but_their_own(metadata: Message) -> None:
+    frameworks = {"torch", "transformers"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"bench", "cli", "look", "test", "torch"}
+    lines = metadata.get_all("Requires-Dist", [])
+    others = [line for line in lines if not re.search(rf"extra == '({'|'.join(frameworks)})'", line)]
+    assert len(others) < len(lines)
+    names = {re.split(r"[^\w-]", line)[0] for line in others}
     assert names.isdisjoint({"torch", "jax", "tensorflow", "transformers"})
 
 
