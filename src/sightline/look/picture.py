@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sightline.see import TopKeys
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,5 @@ class Picture:
     """(H, Lq): Σ w · |p − j|, positions."""
     options: tuple[str, ...] = ()
     """What ran, in words, for the caption: ("causal", "window (256, 0)")."""
+    visible: Ints | None = None
+    """(H, Lq): how many keys each query may see."""
