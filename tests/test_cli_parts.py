@@ -12,8 +12,8 @@ import pytest
 from command import (
     normal,
 )
-from sightline import reference
-from sightline.cli import check, parts, progress, running, visible
+from sightline import parts, reference
+from sightline.cli import check, progress, running, visible
 from sightline.cli.inputs import Inputs, call_of
 
 if TYPE_CHECKING:

@@ -41,6 +41,7 @@ ANNEXES = {
     "reference_gradients": "reference",
     "reference_statistics": "reference",
     "explain": "reference",
+    "parts": "reference",
     "tables": "reference",
     "__main__": "cli",
 }

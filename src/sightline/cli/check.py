@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.cli.parts import Part, arguments
+from sightline.parts import Part, arguments
 
 if TYPE_CHECKING:
     from sightline.cli.files import Array

@@ -14,8 +14,8 @@ from sightline.cli import arguments, show
 from sightline.cli.errors import CommandError
 from sightline.cli.files import open_archive
 from sightline.cli.inputs import call_of, read_inputs
-from sightline.cli.parts import Part
-from sightline.cli.parts import arguments as arguments_of
+from sightline.parts import Part
+from sightline.parts import arguments as arguments_of
 from sightline.tables import table
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sightline.cli.files import BFLOAT16
-from sightline.cli.parts import arguments, parts
 from sightline.cli.progress import PATIENCE, Bar
+from sightline.parts import arguments, parts
 
 if TYPE_CHECKING:
     from sightline.cli.files import Array

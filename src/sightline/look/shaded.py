@@ -70,7 +70,7 @@ def legend(known: Letters, *, colour: bool) -> Text:
         ends = {LEAST: f"{name} or less", MOST: f"{name} or more"}.get(times, name)
         mark = step(shade(times), known)
         parts.append((f" {ends} ", _style(shade(times))) if colour else (f"{mark} {ends}  ", ""))
-    return Text.assemble(*parts, (" × average" if colour else "× average", "dim"))
+    return Text.assemble(*parts, (f" {known.times} average" if colour else f"{known.times} average", "dim"))
 
 
 def times_average(received: NDArray[Any]) -> NDArray[np.float64]:

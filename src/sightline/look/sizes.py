@@ -36,7 +36,7 @@ class Sizes:
 def sizes(heads: int, queries: int, keys: int) -> Sizes:
     """The sizes for a picture of `heads` heads, each of `queries` × `keys` weights."""
     most = min(SIDE, math.isqrt(CELLS // max(heads, 1)))
-    pooled = _blocks(queries, OVERVIEW), _blocks(keys, OVERVIEW)
+    pooled = even_blocks(queries, OVERVIEW), even_blocks(keys, OVERVIEW)
     fine = _finer(queries, pooled[0], most), _finer(keys, pooled[1], most)
     named = min(MOST_KEYS, keys, max(1, NAMED // max(heads * queries, 1)))
     return Sizes(pooled, fine, named)
@@ -65,7 +65,7 @@ def _starts(length: int, blocks: int) -> NDArray[np.int64]:
     return -(-np.arange(blocks) * length // max(blocks, 1))
 
 
-def _blocks(length: int, most: int) -> int:
+def even_blocks(length: int, most: int) -> int:
     """At most `most` blocks: all of one size if they can be without being half as many, for an even picture."""
     if length <= most:
         return length

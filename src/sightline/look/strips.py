@@ -20,10 +20,11 @@ class Letters(NamedTuple):
     arrow: str
     ellipsis: str
     dash: str
+    times: str
 
 
-UNICODE = Letters(" ▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█", "→", "…", "–")
-ASCII = Letters(" .:-=+*#%@", " -=#", "->", "...", "-")
+UNICODE = Letters(" ▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█", "→", "…", "–", "×")
+ASCII = Letters(" .:-=+*#%@", " -=#", "->", "...", "-", "x")
 
 
 def letters(encoding: str) -> Letters:

@@ -5,6 +5,7 @@ Works on any width, and without colour or Unicode.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,25 @@ NOTES = {
 def show(picture: Picture, file: TextIO | None = None) -> None:
     """Prints the picture to the terminal, or to `file`, as plain text if that is none."""
     stream = file or sys.stdout
-    settings: dict[str, Any] = {} if stream.isatty() else {"width": PAGE}
-    draw(picture, Console(file=stream, highlight=False, **settings))
+    if stream.isatty():
+        draw(picture, Console(file=stream, highlight=False))
+        return
+    page = Page(stream.encoding)
+    draw(picture, Console(file=page, highlight=False, width=PAGE, color_system=None))
+    stream.writelines(line.rstrip() + "\n" for line in page.getvalue().splitlines())
+
+
+class Page(io.StringIO):
+    """Text on its way to a file of some encoding."""
+
+    def __init__(self, encoding: str | None) -> None:
+        super().__init__()
+        self._encoding = encoding or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """What the text will be written as."""
+        return self._encoding
 
 
 def draw(picture: Picture, console: Console) -> None:
@@ -75,7 +93,7 @@ def _table(picture: Picture, width: int, known: Letters) -> list[RenderableType]
 
 def _received(picture: Picture, received: Any, console: Console, known: Letters) -> list[Text]:
     """The attention that each key receives, mean over the heads: on its token, or along a strip."""
-    colour = console.color_system in {"256", "truecolor"}
+    colour = console.color_system in {"256", "truecolor"} and not console.no_color
     width = console.width - MARGIN
     count = len(picture.heads)
     whose = f"mean of {count} heads" if count > 1 else f"head {picture.heads[0]}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +33,31 @@ def words(tokens: Sequence[str]) -> list[Word]:
 def label(tokens: Sequence[str] | None, index: int) -> str:
     """What to call the position `index`: its token, else its number."""
     if tokens is None:
-        return str(index)
+        return f"#{index}"
     token = tokens[index]
     for mark in (*BEGINS, CONTINUES):
         if len(token) > len(mark) and token.startswith(mark):
             token = token[len(mark) :]
             break
     return _visible(token)
+
+
+def labels(tokens: Sequence[str] | None, queries: int, keys: int, offset: int) -> dict[str, Any]:
+    """`tokens` as the labels of the keys, and of the queries if they are the same sequence.
+
+    Raises:
+        ValueError: there is not one for each key.
+    """
+    if tokens is None:
+        return {}
+    if len(tokens) != keys:
+        raise ValueError(f"tokens has {len(tokens)} labels; expected {keys}, one for each key.")
+    names = tuple(map(str, tokens))
+    if queries == keys and offset == 0:
+        return {"key_tokens": names, "query_tokens": names}
+    if 0 < offset <= keys - queries:  # the sequence's last part, or another, asks about all of it
+        return {"key_tokens": names, "query_tokens": names[offset : offset + queries]}
+    return {"key_tokens": names}
 
 
 def clipped(text: str, width: int, ellipsis: str = "…") -> str:

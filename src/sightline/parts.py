@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sightline.cli.files import Array
-    from sightline.reference_call import Call
+    from sightline.reference_call import Array, Call
 
 ROWS = 1024  # queries are cut only at multiples of this, which is where kernels begin a block of rows too
 
