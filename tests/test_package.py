@@ -1,4 +1,4 @@
-"""What an installation gets: a wheel of Python files alone, with its types, and three dependencies."""
+"""What an installation gets: a wheel without machine code, with its types, and three dependencies."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "sightline"
+SUFFIXES = {".py", ".npz", ".typed", ".jinja", ".css", ".js"}  # the last three are the HTML page
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +41,14 @@ def test_any_machine_may_install_it(wheel: zipfile.ZipFile) -> None:
     assert Path(str(wheel.filename)).name == f"sightline-{sightline.__version__}-py3-none-any.whl"
     tags = wheel.read(f"sightline-{sightline.__version__}.dist-info/WHEEL").decode()
     assert "Root-Is-Purelib: true" in tags
-    assert {Path(name).suffix for name in wheel.namelist() if name.startswith("sightline/")} <= {
-        ".py",
-        ".npz",
-        ".typed",
-    }
+    assert {Path(name).suffix for name in wheel.namelist() if name.startswith("sightline/")} <= SUFFIXES
 
 
 def test_it_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     source = {
         f"sightline/{file.relative_to(SOURCE).as_posix()}"
         for file in SOURCE.rglob("*")
-        if file.suffix in {".py", ".npz", ".typed"}
+        if file.suffix in SUFFIXES
     }
     information = f"sightline-{sightline.__version__}.dist-info/"
     assert {name for name in wheel.namelist() if not name.startswith(information)} == source
