@@ -3,8 +3,9 @@
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
 from sightline.explain import explain
+from sightline.look_only import look_only
 from sightline.merge import merge
-from sightline.see import Received, See, Seen
+from sightline.see import Received, See, Seen, TopKeys
 
 __version__ = "0.1.0"
 
@@ -12,10 +13,12 @@ __all__ = [
     "Received",
     "See",
     "Seen",
+    "TopKeys",
     "__version__",
     "attention",
     "explain",
     "get_num_threads",
+    "look_only",
     "merge",
     "set_num_threads",
 ]

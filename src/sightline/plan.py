@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 THREAD_FLOPS = 4e6  # a thread with less to do than this costs more to wake than it helps
+LEAST_RUN = 8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
+MOST_RUNS = 16  # … and so many items to a head at most
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -50,7 +52,9 @@ class KernelKey:
     alibi: bool = False
     sinks: bool = False
     see: tuple[str, ...] = ()
-    """what is said of each query's weights: lse, max_score, entropy, distance"""
+    """what is said of the weights: of each query's in the first pass, of each key's and more in the second"""
+    listed: bool = False
+    """the heads and queries are those of two lists, not all"""
 
     @property
     def element_bytes(self) -> int:
@@ -76,6 +80,14 @@ class KernelKey:
     def selective(self) -> bool:
         """Some tiles hold keys that only some of their rows may see."""
         return self.banded or self.mask
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The query heads and queries that a pass is about, where it is not about all."""
+
+    heads: tuple[int, ...]
+    queries: tuple[int, ...] | range
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,10 @@ class Plan:
     """the heads of a group are rows of one space"""
     by_block: bool
     """consecutive items are the same block of different heads, that share a mask or a bias"""
+    chosen: Chosen | None = None
+    """heads and queries, if not all"""
+    second: bool = False
+    """the second pass, over scores alone: its items are runs of blocks"""
 
     @property
     def block_rows(self) -> int:
@@ -132,12 +148,19 @@ class Plan:
     @property
     def spaces(self) -> int:
         """Spaces of one sequence."""
+        if self.chosen is not None:
+            return len(self.chosen.heads)
         return self.problem.kv_heads if self.folded else self.problem.heads
 
     @property
     def space_rows(self) -> int:
         """Query rows of a space."""
-        return self.problem.queries * (self.problem.group if self.folded else 1)
+        return self.head_rows * (self.problem.group if self.folded else 1)
+
+    @property
+    def head_rows(self) -> int:
+        """Query rows of a head."""
+        return self.problem.queries if self.chosen is None else len(self.chosen.queries)
 
     @property
     def blocks(self) -> int:
@@ -145,15 +168,25 @@ class Plan:
         return -(-self.space_rows // self.block_rows)
 
     @property
+    def run_blocks(self) -> int:
+        """Blocks of a work item. It depends on the queries alone, as the order of every sum does."""
+        return max(LEAST_RUN, -(-self.blocks // MOST_RUNS)) if self.second else 1
+
+    @property
+    def runs(self) -> int:
+        """Work items of a space."""
+        return -(-self.blocks // self.run_blocks)
+
+    @property
     def items(self) -> int:
         """Work items of the call."""
-        return self.sequences * self.spaces * self.blocks
+        return self.sequences * self.spaces * self.runs
 
     @property
     def dense_flops(self) -> float:
         """Floating-point operations were every key visible: 2·(D + Dv) for each score."""
-        p = self.problem
-        return 2.0 * self.sequences * p.heads * p.queries * p.keys * (p.dim + p.value_dim)
+        rows = self.sequences * self.spaces * self.space_rows
+        return 2.0 * rows * self.problem.keys * (self.kernel.dim + self.kernel.value_dim)
 
     @property
     def flops(self) -> float:
@@ -164,11 +197,12 @@ class Plan:
     def visible_fraction(self) -> float:
         """Share of tiles that some row may see, as far as causality and window tell before the call."""
         p = self.problem
-        if not p.queries or not p.keys:
+        if not self.head_rows or not p.keys:
             return 0.0
         if not self.kernel.banded:
             return 1.0
-        positions = (p.query_offset or 0) + np.arange(p.queries)
+        queries = range(p.queries) if self.chosen is None else self.chosen.queries
+        positions = (p.query_offset or 0) + np.asarray(queries)
         first, end = masks.intervals(p.band, positions, p.keys)
         kinds = masks.tiles(first, end, self.block_rows, self.tile_keys, key_length=p.keys)
         return float((kinds != masks.Tile.EMPTY).mean())
@@ -205,18 +239,35 @@ class Plan:
         )
 
 
-def plan(problem: Problem, isa: Isa, see: tuple[str, ...] = ()) -> Plan:
-    """Choose the kernel and the cutting for a problem; `see`: what to say of each query's weights."""
+def plan(
+    problem: Problem,
+    isa: Isa,
+    see: tuple[str, ...] = (),
+    *,
+    chosen: Chosen | None = None,
+    values: bool = True,
+    second: bool = False,
+) -> Plan:
+    """Choose the kernel and the cutting for a problem.
+
+    Args:
+        problem: what is asked.
+        isa: the instruction set.
+        see: what to say of the weights.
+        chosen: the heads and queries it is about, if not all.
+        values: whether there is an output to make; else only the weights are of interest.
+        second: whether this is the second pass, with the sums of the first.
+    """
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
-        value_dim=p.value_dim,
+        value_dim=p.value_dim if values else 0,
         tile_keys=_tile_keys(p),
         stage_key=not _in_pairs(p.key) if paired else _staged(p.key),
-        stage_value=_staged(p.value),
+        stage_value=values and _staged(p.value),
         paired=paired,
         banded=band.left is not None or band.right is not None,
         mask=p.mask is not None,
@@ -225,12 +276,14 @@ def plan(problem: Problem, isa: Isa, see: tuple[str, ...] = ()) -> Plan:
         scaled=modified or p.scale <= 0,
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
-        sinks=p.sinks is not None,
+        sinks=p.sinks is not None and not second,
         see=see,
+        listed=chosen is not None,
     )
-    folded = p.group > 1 and p.queries < kernel.block_rows
+    folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
-    return Plan(p, isa, kernel, folded, by_block=shared and p.heads > 1)
+    by_block = shared and p.heads > 1 and not second
+    return Plan(p, isa, kernel, folded, by_block, chosen, second)
 
 
 def _staged(rows: Spec) -> bool:

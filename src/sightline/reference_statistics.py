@@ -6,6 +6,7 @@ every statistic, and so has whatever it adds to.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +18,31 @@ if TYPE_CHECKING:
     from sightline.reference_call import Float
 
 
-def see(steps: Steps, request: See) -> Seen:
-    """What was asked for, in float64."""
-    received = Received() if request.received is True else request.received
+def see(steps: Steps, request: See, group: int = 1) -> Seen:
+    """What was asked for, in float64; `group`: query heads per key head, which Received.per_group needs."""
+    if request.heads is not None:
+        steps = of_heads(steps, request.heads)
+    received = request.how_received
     return Seen(
         lse=steps.lse if request.lse else None,
         max_score=steps.max_score if request.max_score else None,
         entropy=entropy(steps) if request.entropy else None,
         distance=distance(steps) if request.distance else None,
-        received=attention_received(steps, received) if received else None,
+        received=attention_received(steps, received, group) if received else None,
         top_keys=top_keys(steps, request.top_keys) if request.top_keys else None,
         pooled=pooled(steps, *request.pooled) if request.pooled else None,
         rows=None if request.rows is None else steps.weights[..., list(request.rows), :],
         diagonals=diagonals(steps) if request.diagonals else None,
     )
+
+
+def of_heads(steps: Steps, heads: tuple[int, ...]) -> Steps:
+    """The steps of some heads: what is about queries and keys; the output is of all."""
+    chosen = list(heads)
+    matrices = ("scores", "scaled", "capped", "masked", "weights")
+    made = {name: getattr(steps, name)[..., chosen, :, :] for name in matrices}
+    made |= {name: getattr(steps, name)[..., chosen, :] for name in ("lse", "max_score", "positions")}
+    return replace(steps, **made)
 
 
 def entropy(steps: Steps) -> Float:
@@ -50,11 +62,19 @@ def or_undefined(steps: Steps, per_query: Float) -> Float:
     return np.where(np.isnan(steps.lse), np.nan, per_query)
 
 
-def attention_received(steps: Steps, received: Received) -> Float:
-    """The sum, or the largest, of the weights that each key has from the queries that count: (…, Hq, Lk)."""
+def attention_received(steps: Steps, received: Received, group: int = 1) -> Float:
+    """The sum, or the largest, of the weights that each key has from the queries that count: (…, Hq, Lk).
+
+    Divided by the number of them that see the key, if `normalize`; its mean over each group, if `per_group`.
+    """
     counted = slice(None) if received.queries is None else received.queries
     weights = steps.weights[..., counted, :]
     total: Float = weights.sum(axis=-2) if received.reduce == "sum" else weights.max(axis=-2, initial=0.0)
+    if received.normalize:
+        total = total / np.maximum(steps.seen[..., counted, :].sum(axis=-2), 1)
+    if received.per_group and total.ndim > 1:  # a plain (L, D) call has no axis of heads
+        *stack, heads, keys = total.shape
+        total = total.reshape(*stack, heads // group, group, keys).mean(axis=-2)
     return total
 
 

@@ -6,6 +6,7 @@ has the same name in the request and in the answer. Nothing is computed here.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 
@@ -17,6 +18,23 @@ class Received:
     """The queries that count, as in `slice(-64, None)` for the last 64; None for all."""
     reduce: Literal["sum", "max"] = "sum"
     """Whether to take the sum of their weights, or the largest."""
+    normalize: bool = False
+    """Whether to divide a sum by the number of queries that count and see the key (0 where none does): the
+    first keys of a causal sequence, which all later queries see, then have no advantage."""
+    per_group: bool = False
+    """Whether to take the mean over the query heads that share a key head: (…, Hkv, Lk) instead of (…, Hq, Lk)."""
+
+    def __post_init__(self) -> None:
+        bounds = () if self.queries is None else (self.queries.start, self.queries.stop, self.queries.step)
+        if any(bound is not None and not _is_int(bound) for bound in bounds) or 0 in bounds[2:]:
+            raise ValueError(f"received.queries is {self.queries!r}; expected a slice of ints; try slice(-64, None).")
+        if self.reduce not in {"sum", "max"}:
+            raise ValueError(f'received.reduce is {self.reduce!r}; expected "sum" or "max".')
+        if self.normalize and self.reduce == "max":
+            raise ValueError('received.normalize divides sums; expected reduce="sum" with it.')
+
+    def __hash__(self) -> int:  # slices have none before Python 3.12
+        return hash((str(self.queries), self.reduce, self.normalize, self.per_group))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +56,49 @@ class See:
     pooled: tuple[int, int] | None = None
     """The size (R, C) to which the weight matrix is summed down in blocks: a picture of any length."""
     rows: tuple[int, ...] | None = None
-    """The queries whose weights to return in full."""
+    """The queries whose weights to return in full; negative ones count from the end."""
     diagonals: bool = False
     """The sum of the weights along each diagonal."""
+    heads: tuple[int, ...] | None = None
+    """The query heads to see, in this order; None for all. Every field's axis of heads is then as long as this."""
+
+    def __post_init__(self) -> None:
+        for name in (*PER_QUERY, "diagonals"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"see.{name} is {getattr(self, name)!r}; expected True or False.")
+        if not isinstance(self.received, (bool, Received)):
+            raise TypeError(f"see.received is {self.received!r}; expected True, False or a Received.")
+        if not _is_int(self.top_keys) or self.top_keys < 0:
+            raise ValueError(f"see.top_keys is {self.top_keys!r}; expected how many, an int ≥ 0; try 8.")
+        for name in ("pooled", "rows", "heads"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _ints(getattr(self, name), name))
+        if self.pooled is not None and (len(self.pooled) != 2 or min(self.pooled) < 1):
+            raise ValueError(f"see.pooled is {self.pooled!r}; expected two ints ≥ 1; try (256, 256).")
+
+    @property
+    def how_received(self) -> Received | None:
+        """`received` as a Received, or None."""
+        return Received() if self.received is True else self.received or None
 
 
 PER_QUERY = ("lse", "max_score", "entropy", "distance")
 """The statistics that are one number for each query: they come out of the pass that makes the output."""
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _ints(values: object, name: str) -> tuple[int, ...]:
+    """A sequence of whole numbers as a tuple."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"see.{name} is {values!r}; expected a sequence of ints; try {name}=(0, 1).")
+    numbers = tuple(values)
+    for number in numbers:
+        if not _is_int(number):
+            raise TypeError(f"see.{name} has {number!r}; expected ints.")
+    return tuple(int(number) for number in numbers)
 
 
 def requested(see: object) -> See:
@@ -62,7 +116,7 @@ def requested(see: object) -> See:
     for name in asked:
         if name not in names:
             raise ValueError(f"see has {name!r}; expected names among {', '.join(names)}.")
-        if name in {"top_keys", "pooled", "rows"}:
+        if name in {"top_keys", "pooled", "rows", "heads"}:
             raise ValueError(f"see has the name {name!r}, which needs a value; try see=See({name}=…).")
     flags: dict[str, Any] = dict.fromkeys(asked, True)
     return See(**flags)

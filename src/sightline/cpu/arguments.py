@@ -12,10 +12,19 @@ _NAMES = (
     "slice_items",  # items a thread takes before it returns to Python, where Ctrl-C is heard
     # Addresses of the operands, filled in at every call, and of the table with a row per sequence (BATCH_COLUMNS).
     *("query", "key", "value", "mask", "bias", "sinks", "slopes", "out", "batches"),
-    # Where the statistics of each query go, contiguous (sequence, head, query).
-    *("lse", "max_score", "entropy", "distance"),
+    # Where the statistics of each query go, contiguous (sequence, head, query); shift and log_sum come back in.
+    *("lse", "max_score", "entropy", "distance", "shift", "log_sum"),
+    # What the second pass makes, in the order of its items; bytes from one item's part to the next one's.
+    *("received", "visible", "pooled", "diagonals", "top_weights", "top_indices", "weight_rows"),
+    *("received_item", "visible_item", "diagonals_item", "pooled_space", "pooled_row"),
+    *("pool_rows", "pool_columns", "top_keys"),
+    *("strip", "top"),  # bytes from the workspace's start to parts whose size only the call knows
+    # Lists of heads and queries (int64), and which of the listed queries count for `received`.
+    *("heads", "chosen", "counts"),
+    *("runs", "run_blocks"),
     # Sizes. A "space" is a run of query rows that share a key head: one head's queries, or a group's.
     *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
+    *("all_heads", "all_queries"),  # of the problem; `spaces` and `queries` may be of lists
     # Strides in bytes: from head to head, row to row, element to element.
     *("query_head", "query_row", "query_step", "key_head", "key_row", "key_step"),
     *("value_head", "value_row", "value_step", "out_head", "out_row", "out_step"),

@@ -70,13 +70,13 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, place: Place) -> Rows
         query.value = wrap.where(0, more.where(query.value + 1, query.value))
     begin, end, full_begin, full_end = (v.value for v in table.bounds)
     begin = begin - begin % UNROLL
-    key_head = space // k.argument(f, a, "spaces_per_kv_head")
+    key_head = table.head(space) // k.argument(f, a, "spaces_per_kv_head")
     return Rows(count, vectors, key_head, sequence, begin, end, full_begin, full_end)
 
 
 def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
     """Take the places of output and statistics from the rows that are good as they are (top = 0)."""
-    nowhere = {"out_rows": 0, "see_rows": -1} if k.key.see else {"out_rows": 0}
+    nowhere = ({"out_rows": 0} if k.key.value_dim else {}) | ({"see_rows": -1} if k.key.see else {})
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         bad = (k.place(w, "top") + r * k.element_bytes).load(k.compute) != 0.0
         for part, none in nowhere.items():
@@ -106,15 +106,13 @@ class _RowTables:
     ) -> None:
         self.k, self.f, self.a, self.w = k, f, a, w
         self.key = k.key
-        self.operands = ["query", "out", *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
+        self.operands = ["query", *(["out"] if k.key.value_dim else []), *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
         self.base = {name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands}
         self.stride = {
             name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row"))
             for name in self.operands
         }
-        self.queries = k.argument(f, a, "queries")
-        heads = k.argument(f, a, "spaces") * k.argument(f, a, "space_heads")
-        self.first_number = batch * heads * self.queries
+        self.first_number = batch * k.argument(f, a, "all_heads") * k.argument(f, a, "all_queries")
         self.position, self.length = of_sequence(sequence, "position"), of_sequence(sequence, "length")
         start = (f.value(0), self.length, f.value(0), self.length)
         if k.key.banded:  # begin = min first, end = max end, full_begin = max first, full_end = min end
@@ -123,6 +121,9 @@ class _RowTables:
 
     def fill(self, r: Value, head: Value, query: Value, exists: Value) -> None:
         """Row r of the block is this query of this head, or a copy of the last one."""
+        if "counted" in self.key.see:
+            self._number(r, "counted", self._listed("counts", query).to(self.k.compute))
+        head, query = self.head(head), self._listed("chosen", query)
         columns = {"query": self.key.dim, "out": self.key.value_dim}
         for name in self.operands:
             head_stride, row_stride = self.stride[name]
@@ -143,10 +144,19 @@ class _RowTables:
             # Counted from the sequence's first query: a float32 would round large positions.
             self._number(r, "position", query.to(self.k.compute))
         if self.key.see:
-            number = self.first_number + head * self.queries + query
+            number = self.first_number + head * self.k.argument(self.f, self.a, "all_queries") + query
             (self.k.place(self.w, "see_rows") + r * 8).store(exists.where(number, -1))
         if self.key.sinks:
             self._number(r, "sink", self._of_head("sinks", head))
+
+    def head(self, number: Value) -> Value:
+        """The query head that is this one of those the pass is about."""
+        return self._listed("heads", number)
+
+    def _listed(self, name: str, index: Value) -> Value:
+        if not self.key.listed:
+            return index
+        return (self.k.address(self.a, name) + index * 8).load(INT, 8)
 
     def _of_head(self, name: str, head: Value) -> Value:
         return (self.k.address(self.a, name) + head * 8).load(DOUBLE).to(self.k.compute)

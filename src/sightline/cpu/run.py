@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import math
 import threading
 from typing import TYPE_CHECKING, Any
@@ -45,17 +46,21 @@ def _workspace(size: int) -> int:
     return int(_thread.address)
 
 
-def _generate(key: KernelKey, isa: Isa) -> str:
+def _generate(program: str, key: KernelKey, isa: Isa) -> str:
     """The generator is imported when a kernel is not in the cache."""
-    from sightline.cpu import forward
+    made: str = importlib.import_module(f"sightline.cpu.{program}").generate(key, isa)
+    return made
 
-    return forward.generate(key, isa)
+
+def _loaded(plan: Plan) -> tuple[Any, int]:
+    """A kernel, to be called with the addresses of its arguments and of so many bytes of working memory."""
+    return _loaded_once(plan.kernel, plan.isa, plan.second)
 
 
 @functools.cache
-def _loaded(key: KernelKey, isa: Isa) -> tuple[Any, int]:
-    """A kernel, to be called with the addresses of its arguments and of so many bytes of working memory."""
-    address = compiler.load("attend", key, isa, lambda: _generate(key, isa))
+def _loaded_once(key: KernelKey, isa: Isa, second: bool) -> tuple[Any, int]:  # noqa: FBT001 (for the cache)
+    name = "second_pass" if second else "forward"
+    address = compiler.load("attend", (name, key), isa, lambda: _generate(name, key, isa))
     kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
     return kernel, Workspace(key, isa).bytes
 
@@ -63,14 +68,36 @@ def _loaded(key: KernelKey, isa: Isa) -> tuple[Any, int]:
 class Prepared:
     """A call ready to run on any arrays of its signature."""
 
-    def __init__(self, plan: Plan, out: Spec | None, key_length: int | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        out: Spec | None,
+        key_length: int | None = None,
+        numbers: dict[str, int] | None = None,
+        scratch: int = 0,
+    ) -> None:
+        """Get the kernel, and fill in its arguments but for addresses.
+
+        Args:
+            plan: what to run.
+            out: the array to write to, if it is the caller's.
+            key_length: how many keys exist, if one number says it for all sequences.
+            numbers: values of further arguments.
+            scratch: bytes of working memory beyond what the kernel's key asks for.
+        """
         p = plan.problem
         self.plan, self.output_shape, self.dtype = plan, p.output_shape, p.dtype
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
-        self._kernel, self._workspace_bytes = _loaded(plan.kernel, plan.isa)
+        self._kernel, workspace = _loaded(plan)
+        self._workspace_bytes = workspace + scratch
         specs = _specs(plan, out)
         self._template = _template(plan, specs)
+        self._lists = _lists(plan)
+        for name, x in self._lists.items():
+            self._template[SLOT[name]] = arrays.address(x)
+        for name, number in (numbers or {}).items():
+            self._template[SLOT[name]] = number
         self._batches = _batches(plan, specs, p.keys if key_length is None else key_length)
         self._template[SLOT["batches"]] = arrays.address(self._batches)
         self._out_checked = out is None
@@ -164,15 +191,28 @@ def _as_float64(x: object) -> NDArray[np.float64]:
 def _specs(plan: Plan, out: Spec | None) -> dict[str, Spec]:
     """Each operand as (*batch, heads, length, …); without `out`, the new contiguous array the door makes."""
     p = plan.problem
-    if out is None:
-        size, strides = SIZES[p.dtype], []
-        for length in reversed(p.output_shape):
-            strides.append(size)
-            size *= max(length, 1)
-        out = arrays.Spec(p.output_shape, tuple(reversed(strides)), p.dtype)
-    specs = {"query": p.query, "key": p.key, "value": p.value, "out": operands.heads_first(out, p.layout)}
+    specs = {"query": p.query, "key": p.key}
+    if plan.kernel.value_dim:
+        out = out or _contiguous(p.output_shape, p.dtype)
+        specs |= {"value": p.value, "out": operands.heads_first(out, p.layout)}
     specs.update({name: spec for name, spec in (("mask", p.mask), ("bias", p.bias)) if spec is not None})
     return specs
+
+
+def _contiguous(shape: tuple[int, ...], dtype: str) -> Spec:
+    size, strides = SIZES[dtype], []
+    for length in reversed(shape):
+        strides.append(size)
+        size *= max(length, 1)
+    return arrays.Spec(shape, tuple(reversed(strides)), dtype)
+
+
+def _lists(plan: Plan) -> dict[str, NDArray[np.int64]]:
+    """The heads and queries that the pass is about, where they are lists."""
+    if plan.chosen is None:
+        return {}
+    chosen = {"heads": plan.chosen.heads, "chosen": plan.chosen.queries}
+    return {name: np.array(numbers, np.int64) for name, numbers in chosen.items()}
 
 
 def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
@@ -188,7 +228,11 @@ def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64
         "spaces_per_kv_head": 1 if plan.folded else p.group,
         "blocks": plan.blocks,
         "by_block": int(plan.by_block),
-        "queries": p.queries,
+        "runs": plan.runs,
+        "run_blocks": plan.run_blocks,
+        "queries": plan.head_rows,
+        "all_heads": p.heads,
+        "all_queries": p.queries,
         "keys": p.keys,
         "left": left,
         "right": right,

@@ -30,8 +30,8 @@ class Scoring:
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
         self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
-        values = key.value_dim * formats.size(key.dtype)
-        self.products = tiles.inner(k, tiles.Product("scores", key.dim, "query", "scores", values, top=True))
+        soon = (key.value_dim or key.dim) * formats.size(key.dtype)  # the rows of V, or the next ones of K
+        self.products = tiles.inner(k, tiles.Product("scores", key.dim, "query", "scores", soon, top=True))
         self.pack_mask = modify.pack_mask(k) if key.mask else None
         self.modify = modify.modify(k) if key.modified or key.selective else None
 

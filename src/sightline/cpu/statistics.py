@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import INT, NEGATIVE_INFINITY
+from sightline.cpu.values import INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import log2
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
             "max_score": (l == l).where(largest, l),  # noqa: PLR0124 (NaN)
             "entropy": alone.where(0.0, (entropy < 0.0).where(0.0, entropy)),  # −6e-8 for one visible key
             "distance": alone.where(0.0, reach[g] / l),
+            **_for_later((high[g], l, bits), best[g], k.number(a, "exponent"), careful=careful),
         }
         for name in k.key.see:
             k.table(w, f"see_{name}")[g] = made[name]
@@ -114,3 +115,18 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
             for name in k.key.see:
                 number = (k.place(w, f"see_{name}") + r * k.element_bytes).load(k.compute)
                 (k.address(a, name) + place * k.element_bytes).store(number)
+
+
+def _for_later(
+    sums: tuple[Value, Value, Value], best: Value, c: Value, *, careful: bool
+) -> dict[str, Value]:
+    """What the second pass makes weights of, exact however large the scores are: w = 2^((S − shift)·c − log_sum).
+
+    A query that sees no key has log_sum = +∞, and so no weight; an undefined one has NaN.
+    """
+    m, l, log2_l = sums
+    dark = (best == NEGATIVE_INFINITY) & (l == l)  # noqa: PLR0124 (NaN)
+    shift = (best == NEGATIVE_INFINITY).where(0.0, best)
+    # m is rounded unless it was made with care, and a sink may be higher than any score.
+    climb = (m - shift) * c if careful else (-shift).fma(c, m)
+    return {"shift": shift, "log_sum": dark.where(INFINITY, log2_l + climb)}

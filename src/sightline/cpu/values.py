@@ -20,7 +20,8 @@ Operand: TypeAlias = Union["Value", int, float]
 BOOL, BYTE, I16, I32, INT = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 ADDRESS = ir.PointerType()
-NEGATIVE_INFINITY = float("-inf")
+INFINITY = float("inf")
+NEGATIVE_INFINITY = -INFINITY
 
 
 class _BFloat(ir.types.Type):  # type: ignore[misc]  # llvmlite is untyped
@@ -234,6 +235,10 @@ class Value:
     def unsigned(self, element: Type) -> Value:
         """A shorter unsigned integer, widened."""
         return Value(self.f, self.f.builder.zext(self.ir, like(self.kind, element)))
+
+    def lane(self, number: int) -> Value:
+        """One number of a vector."""
+        return Value(self.f, self.f.builder.extract_element(self.ir, ir.Constant(I32, number)))
 
     def any(self) -> Value:
         """Whether a condition holds in some lane."""

@@ -30,6 +30,8 @@ class Workspace:
     | position, slope, sink, first, end | what differs from row to row | row |
     | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
     | best, mass, heat, reach, see_* | statistics | row |
+    | counted | 1 for the rows that count for what keys receive, else 0 | row |
+    | received_at, visible_at, diagonals_at, pooled_at | where an item's own sums lie | address (per row) |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
@@ -50,6 +52,9 @@ class Workspace:
             **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), ROW_BYTES),
             "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
+            "counted": ROW_BYTES,
+            **dict.fromkeys(("received_at", "visible_at", "diagonals_at"), 8),
+            "pooled_at": rows * 8,
             "patch": lanes * lanes * 8,
         }
         self._offsets: dict[str, int] = {}

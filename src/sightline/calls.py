@@ -1,0 +1,147 @@
+"""Calls made ready: all that shapes, strides, dtypes and options decide, looked up by their signature.
+
+Every door comes here. A repeated call finds what an earlier one of its signature prepared, and only fills in
+addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sightline import arrays
+from sightline.cpu import isa
+from sightline.cpu.run import OPERANDS, Prepared, overlaps_itself
+from sightline.cpu.sweep import FOR_SECOND_PASS, SecondPass, checked, needed, queries_needed
+from sightline.plan import Chosen, plan
+from sightline.problem import Problem, int_or_spec
+from sightline.see import PER_QUERY, See
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
+
+Operands = tuple[Any, ...]
+"""In the order of OPERANDS, None where not given."""
+
+_ready: dict[Hashable, Ready] = {}
+MOST_READY = 1024
+
+
+class Ready:
+    """One signature's kernels, and what they are asked to see."""
+
+    __slots__ = ("_heads", "_names", "_prepared", "_second", "problem")
+
+    def __init__(self, prepared: Prepared, request: See, second: SecondPass | None) -> None:
+        self._prepared, self._second = prepared, second
+        self.problem = prepared.plan.problem
+        self._names = tuple(name for name in PER_QUERY if getattr(request, name))
+        self._heads = request.heads
+
+    def result(self, query: Any) -> Any:
+        """A new array for the output."""
+        return arrays.empty_like(query, self._prepared.output_shape, self._prepared.dtype)
+
+    def run(self, operands: Operands, offset: object, lengths: object) -> dict[str, Any]:
+        """Write the output, if there is one, and give what was asked about the weights, by its name in Seen."""
+        if not self._names and not self._second:
+            self._prepared.run(operands, {}, offset, lengths)
+            return {}
+        query, p = operands[0], self.problem
+        names = (*self._names, *FOR_SECOND_PASS) if self._second else self._names
+        made = {name: arrays.empty_like(query, p.rows_shape, p.statistics_dtype) for name in names}
+        self._prepared.run(operands, made, offset, lengths)
+        seen = {name: arrays.give_back(query, made[name]) for name in self._names}
+        if self._heads is not None:
+            seen = {name: x[..., list(self._heads), :] for name, x in seen.items()}
+        if self._second is not None:
+            sums = {name: made[name] for name in FOR_SECOND_PASS}
+            seen |= self._second.run(operands, sums, offset, lengths)
+        return seen
+
+
+def ready(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool = True) -> tuple[Ready, Operands]:
+    """What the call needs, and its operands with a NumPy look in place of what has no signature."""
+    found = _lookup(operands, options, see, values=values)
+    if found is not None:
+        return found, operands
+    operands = _settled(operands)
+    found = _lookup(operands, options, see, values=values)
+    return found or _prepare(operands, options, see, values=values), operands
+
+
+def _settled(operands: Operands) -> Operands:
+    pairs = zip(OPERANDS, operands, strict=True)
+    return tuple(None if x is None else arrays.settle(x, name) for name, x in pairs)
+
+
+def _signature(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Hashable:
+    """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
+    types = tuple(map(type, options))  # 1 == True, but causal=1 is an error
+    _, window, offset, lengths = options[:4]
+    if window is not None:
+        types += tuple(map(type, window))
+    if offset is not None or lengths is not None:
+        given = (x if x is None or isinstance(x, int) else "given" for x in (offset, lengths))
+        options = (*options[:2], *given, *options[4:])
+    arrays_seen = [x if x is None else arrays.signature(x) for x in operands]
+    return (isa.word(), see, values, options, types, *arrays_seen)
+
+
+def _lookup(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Ready | None:
+    """What an earlier call of the same signature prepared."""
+    try:
+        return _ready.get(_signature(operands, options, see, values=values))
+    except (arrays.NoSignatureError, TypeError):  # what is wrong, if anything is, the slow path says
+        return None
+
+
+def _prepare(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Ready:
+    """The slow path: look at everything, raise every error, plan, get the kernels."""
+    required = OPERANDS[: 3 if values else 2]
+    given = {
+        name: x for name, x in zip(OPERANDS, operands, strict=True) if x is not None or name in required
+    }
+    views = {name: arrays.view(x, name) for name, x in given.items()}
+    named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
+    for name in ("query_offset", "key_lengths"):
+        named[name] = int_or_spec(named[name], name)
+    _check_out(views.get("out"))
+    specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
+    if not values:
+        specs["value"] = specs["key"]  # any that fits: it is not read
+    problem = Problem.of(**specs, **named)
+    lengths = named["key_lengths"] if isinstance(named["key_lengths"], int) else None
+    request = checked(see or See(), problem)
+    made = _made(problem, request, views["out"].spec if "out" in views else None, lengths, values=values)
+    with contextlib.suppress(TypeError, arrays.NoSignatureError):  # e.g. a window given as a list
+        if len(_ready) >= MOST_READY:
+            _ready.clear()
+        _ready[_signature(operands, options, see, values=values)] = made
+    return made
+
+
+def _made(problem: Problem, request: See, out: arrays.Spec | None, lengths: int | None, *, values: bool) -> Ready:
+    """The first pass, and the second if it is needed."""
+    second = needed(request)
+    names = tuple(name for name in PER_QUERY if getattr(request, name)) + (FOR_SECOND_PASS if second else ())
+    chosen = None
+    if not values:  # then only what is asked about is gone over
+        heads = tuple(range(problem.heads)) if request.heads is None else request.heads
+        chosen = Chosen(heads, queries_needed(request, problem.queries))
+    first = plan(problem, isa.chosen(), names, chosen=chosen, values=values)
+    prepared = Prepared(first, out, lengths)
+    return Ready(prepared, request, SecondPass(first, request, lengths) if second else None)
+
+
+def _check_out(out: arrays.View | None) -> None:
+    """A kernel may write to it, each element to a place of its own."""
+    if out is not None and not out.writable:
+        raise ValueError("out is read-only; expected an array to write to; try a new one, or leave out=None.")
+    if out is not None and overlaps_itself(out.spec):
+        raise ValueError(
+            f"out has strides {out.spec.strides} with which it overlaps itself; expected one place for each "
+            f"element; try a new array, or leave out=None."
+        )

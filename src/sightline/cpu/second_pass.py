@@ -1,0 +1,140 @@
+"""The second pass: the weights once more, from the sums of the first, for what needs them in full.
+
+    for each run of blocks of query rows             a work item, with partial sums of its own
+        for each block, for each tile of keys that some row may see
+            S = modified Q·Kᵀ                        scoring, as in the first pass
+            W = 2^((S − shift)·c − log_sum)          exact weights: the denominator is known now
+            W goes to the consumers                  received, pooled, top keys, diagonals, rows
+    each item's sums are joined in a fixed order     sweep.py
+
+No values are read and no output is made. A consumer is one file in consumers/; what it keeps is as long as the
+keys, or the picture, or k, never L².
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu.consumers import chosen_consumers
+from sightline.cpu.kernel import Kernel
+from sightline.cpu.rows import Place, gather
+from sightline.cpu.scoring import Scoring
+from sightline.cpu.softmax import UNROLL
+from sightline.cpu.values import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
+from sightline.cpu.vmath import exp2
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function
+    from sightline.cpu.isa import Isa
+    from sightline.cpu.rows import Rows
+    from sightline.cpu.values import Pointer, Value
+    from sightline.plan import KernelKey
+
+
+def generate(key: KernelKey, isa: Isa) -> str:
+    """The LLVM IR of the pass, `int64 attend(int64 *arguments, void *workspace)`, as `forward.generate`."""
+    k = Kernel(key, isa)
+    sweep = _Sweep(k)
+    with k.module.function("attend", ADDRESS, ADDRESS, returns=INT) as f:
+        a, w = f.arguments()
+        with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
+            item = a.claim(1)
+            f.give_if(item >= k.argument(f, a, "items"), 0)
+            sweep.run(f, a, w, item)
+        f.give(1)
+    return str(k.module)
+
+
+class _Sweep:
+    """One run of blocks against the keys, and the functions it is made of."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.k = k
+        self.scoring = Scoring(k)
+        self.consumers = chosen_consumers(k)
+        self.weights = weights(k) if any(consumer.of_weights for consumer in self.consumers) else None
+        self.tile = self._tile()
+
+    def run(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
+        """Everything for one work item."""
+        k = self.k
+        spaces, runs, blocks = (k.argument(f, a, name) for name in ("spaces", "runs", "blocks"))
+        # The last run first: under a causal mask it is the longest.
+        batch, space, run = item // (spaces * runs), item // runs % spaces, runs - 1 - item % runs
+        size = k.argument(f, a, "run_blocks")
+        with f.loop(run * size, (run * size + size).min(blocks), name="block") as block:
+            rows = gather(k, f, a, w, Place(batch, space, block))
+            self.scoring.load_queries(f, a, w, rows)
+            _load_sums(k, f, a, w, rows)
+            first = block * k.block_rows
+            here = Here(item, batch * spaces + space, run, first, first - run * size * k.block_rows)
+            for consumer in self.consumers:
+                consumer.begin(f, a, w, rows, here)
+            self._against_keys(f, a, w, rows)
+            for consumer in self.consumers:
+                consumer.end(f, a, w, rows, here)
+
+    def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """Every tile that some row may see."""
+        size, keys = self.k.key.tile_keys, self.scoring.of_head(f, a, rows, "key")
+        with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
+            first, last = corner.max(rows.begin), (corner + size).min(rows.end)
+            full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
+            f.call(self.tile, a, w, keys, first, last - first, rows.count, full)
+
+    def _tile(self) -> Function:
+        """One tile of keys against the block's rows.
+
+        Parameters: arguments, workspace, the head's keys, first key of the tile, keys in it, rows, whether every
+        row may see all of it (as far as causal and window go).
+        """
+        k = self.k
+        with k.module.function("tile", *[ADDRESS] * 3, *[INT] * 4, returns=INT) as f:
+            a, w, keys, first, n, rows, full = f.arguments()
+            full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
+            vectors = (rows + (k.lanes - 1)) // k.lanes
+            row = k.argument(f, a, "key_row")
+            keys = keys + first * row
+            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (keys + n * row, row))
+            for consumer in self.consumers:
+                if not consumer.of_weights:
+                    f.call(consumer.tile, a, w, first, n, vectors)
+            if self.weights is not None:
+                f.call(self.weights, a, w, n, vectors)
+            for consumer in self.consumers:
+                if consumer.of_weights:
+                    f.call(consumer.tile, a, w, first, n, vectors)
+            f.give(1)
+        return f
+
+
+def _load_sums(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    """Shift and log_sum of each row; log_sum = +∞, which leaves no weight, for lanes without a row."""
+    with f.loop(0, rows.vectors * k.lanes, name="row") as r:
+        number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
+        exists, place = number >= 0, number.max(0) * k.element_bytes
+        for name, part in (("shift", "high"), ("log_sum", "sum")):
+            value = (k.address(a, name) + place).load(k.compute)
+            value = value if name == "shift" else exists.where(value, INFINITY)
+            (k.place(w, part) + r * k.element_bytes).store(value)
+
+
+def weights(k: Kernel) -> Function:
+    """W = 2^((S − shift)·c − log_sum) in place, exactly 0 where a key is not seen.
+
+    Parameters: arguments, workspace, keys of the tile, vectors of rows.
+    """
+    with k.module.function("weights", ADDRESS, ADDRESS, INT, INT) as f:
+        a, w, n, vectors = f.arguments()
+        shift, log_sum, table = (k.table(w, part) for part in ("high", "sum", "scores"))
+        c = k.number(a, "exponent")
+        with f.loop(0, vectors, name="rows") as g:
+            m, minus_log, exists = shift[g], -log_sum[g], log_sum[g] != INFINITY
+            with f.loop(0, n, UNROLL, name="keys") as j:
+                for u in range(UNROLL):
+                    s = table[j + u, g]
+                    weight = exp2((s - m).fma(c, minus_log))
+                    table[j + u, g] = ((s != NEGATIVE_INFINITY) & exists).where(weight, 0.0)
+            with f.loop(n, (n + (k.lanes - 1)) // k.lanes * k.lanes, name="beyond") as j:
+                table[j, g] = f.zeros(k.vec)
+    return f
