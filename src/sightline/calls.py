@@ -53,16 +53,19 @@ class Ready:
         names = (*self._names, *FOR_SECOND_PASS) if self._second else self._names
         made = {name: arrays.empty_like(query, p.rows_shape, p.statistics_dtype) for name in names}
         self._prepared.run(operands, made, offset, lengths)
-        seen = {name: arrays.give_back(query, made[name]) for name in self._names}
+        seen: dict[str, Any] = {name: arrays.give_back(query, made[name]) for name in self._names}
         if self._heads is not None:
-            seen = {name: x[..., list(self._heads), :] for name, x in seen.items()}
+            heads = list(self._heads)
+            seen = {name: x[..., heads, :] for name, x in seen.items()}
         if self._second is not None:
             sums = {name: made[name] for name in FOR_SECOND_PASS}
             seen |= self._second.run(operands, sums, offset, lengths)
         return seen
 
 
-def ready(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool = True) -> tuple[Ready, Operands]:
+def ready(
+    operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool = True
+) -> tuple[Ready, Operands]:
     """What the call needs, and its operands with a NumPy look in place of what has no signature."""
     found = _lookup(operands, options, see, values=values)
     if found is not None:
@@ -101,9 +104,7 @@ def _lookup(operands: Operands, options: tuple[Any, ...], see: See | None, *, va
 def _prepare(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Ready:
     """The slow path: look at everything, raise every error, plan, get the kernels."""
     required = OPERANDS[: 3 if values else 2]
-    given = {
-        name: x for name, x in zip(OPERANDS, operands, strict=True) if x is not None or name in required
-    }
+    given = {name: x for name, x in zip(OPERANDS, operands, strict=True) if x is not None or name in required}
     views = {name: arrays.view(x, name) for name, x in given.items()}
     named: dict[str, Any] = dict(zip(OPTIONS, options, strict=True))
     for name in ("query_offset", "key_lengths"):
@@ -123,7 +124,9 @@ def _prepare(operands: Operands, options: tuple[Any, ...], see: See | None, *, v
     return made
 
 
-def _made(problem: Problem, request: See, out: arrays.Spec | None, lengths: int | None, *, values: bool) -> Ready:
+def _made(
+    problem: Problem, request: See, out: arrays.Spec | None, lengths: int | None, *, values: bool
+) -> Ready:
     """The first pass, and the second if it is needed."""
     second = needed(request)
     names = tuple(name for name in PER_QUERY if getattr(request, name)) + (FOR_SECOND_PASS if second else ())

@@ -28,9 +28,9 @@ def look_only(
     alibi_slopes: Any = None,
     layout: str = "BHLD",
 ) -> Seen:
-    """softmax(query · keyᵀ · scale), of which only what `see` asks for is said: what `attention` sees, without values.
+    """What `see` asks of the weights softmax(query · keyᵀ · scale), without values and without an output.
 
-    Costs the scores and no weighted sum; and of the heads and queries, only those that something is asked about.
+    Costs the scores and no weighted sum; and of heads and queries, only those that something is asked about.
 
     Args:
         query: (…, Hq, Lq, D), or (L, D) for one head; float64, float32, float16 or bfloat16.

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 THREAD_FLOPS = 4e6  # a thread with less to do than this costs more to wake than it helps
-LEAST_RUN = 8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
+LEAST_RUN = (
+    8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
+)
 MOST_RUNS = 16  # … and so many items to a head at most
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 

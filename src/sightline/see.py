@@ -27,7 +27,9 @@ class Received:
     def __post_init__(self) -> None:
         bounds = () if self.queries is None else (self.queries.start, self.queries.stop, self.queries.step)
         if any(bound is not None and not _is_int(bound) for bound in bounds) or 0 in bounds[2:]:
-            raise ValueError(f"received.queries is {self.queries!r}; expected a slice of ints; try slice(-64, None).")
+            raise ValueError(
+                f"received.queries is {self.queries!r}; expected a slice of ints; try slice(-64, None)."
+            )
         if self.reduce not in {"sum", "max"}:
             raise ValueError(f'received.reduce is {self.reduce!r}; expected "sum" or "max".')
         if self.normalize and self.reduce == "max":

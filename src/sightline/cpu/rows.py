@@ -106,7 +106,12 @@ class _RowTables:
     ) -> None:
         self.k, self.f, self.a, self.w = k, f, a, w
         self.key = k.key
-        self.operands = ["query", *(["out"] if k.key.value_dim else []), *(["mask"] if k.key.mask else []), *(["bias"] if k.key.bias else [])]
+        self.operands = [
+            "query",
+            *(["out"] if k.key.value_dim else []),
+            *(["mask"] if k.key.mask else []),
+            *(["bias"] if k.key.bias else []),
+        ]
         self.base = {name: k.address(a, name) + of_sequence(sequence, name) for name in self.operands}
         self.stride = {
             name: (k.argument(f, a, f"{name}_head"), k.argument(f, a, f"{name}_row"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu.consumers import chosen_consumers
+from sightline.cpu.consumers.consumer import Here
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import Place, gather
 from sightline.cpu.scoring import Scoring
@@ -67,7 +68,8 @@ class _Sweep:
             self.scoring.load_queries(f, a, w, rows)
             _load_sums(k, f, a, w, rows)
             first = block * k.block_rows
-            here = Here(item, batch * spaces + space, run, first, first - run * size * k.block_rows)
+            head = batch * spaces + space
+            here = Here(head * runs + run, head, run, first, first - run * size * k.block_rows)
             for consumer in self.consumers:
                 consumer.begin(f, a, w, rows, here)
             self._against_keys(f, a, w, rows)

@@ -117,9 +117,7 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
                 (k.address(a, name) + place * k.element_bytes).store(number)
 
 
-def _for_later(
-    sums: tuple[Value, Value, Value], best: Value, c: Value, *, careful: bool
-) -> dict[str, Value]:
+def _for_later(sums: tuple[Value, Value, Value], best: Value, c: Value, *, careful: bool) -> dict[str, Value]:
     """What the second pass makes weights of, exact however large the scores are: w = 2^((S − shift)·c − log_sum).
 
     A query that sees no key has log_sum = +∞, and so no weight; an undefined one has NaN.

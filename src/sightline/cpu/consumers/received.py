@@ -1,7 +1,7 @@
 """The attention each key received: Σ_i w_ij (or the largest) over the queries that count, and how many saw it.
 
-Weights stand with a query in each lane, so a key's sum crosses the lanes: of as many keys as there are lanes
-together, in log2(lanes) rounds that halve the number of vectors, ending with one vector that has a key in each lane.
+Weights stand with a query in each lane, so a key's sum crosses the lanes: for as many keys as there are lanes
+together, in log2(lanes) rounds that halve the number of vectors and leave one, which has a key in each lane.
 """
 
 from __future__ import annotations

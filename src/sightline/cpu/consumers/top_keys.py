@@ -32,9 +32,9 @@ class TopKeys:
     def begin(self, f: Function, a: Pointer, w: Pointer, rows: Rows, here: Here) -> None:
         """Lists in which any score finds a place."""
         scores, _ = self._lists(a, w)
-        with f.loop(0, self.k.argument(f, a, "top_keys"), name="place") as t:
-            with f.loop(0, rows.vectors, name="rows") as g:
-                scores[t, g] = f.value(NEGATIVE_INFINITY, self.k.vec)
+        count = self.k.argument(f, a, "top_keys")
+        with f.loop(0, count, name="place") as t, f.loop(0, rows.vectors, name="rows") as g:
+            scores[t, g] = f.value(NEGATIVE_INFINITY, self.k.vec)
 
     def end(self, f: Function, a: Pointer, w: Pointer, rows: Rows, here: Here) -> None:
         """Scores become weights; the lists are written out, one row of k after another."""
@@ -66,9 +66,13 @@ class TopKeys:
             table, top = k.table(w, "scores"), k.table(w, "top")
             scores, _ = self._lists(a, w)
             last = k.argument(f, a, "top_keys") - 1
-            with f.loop(0, vectors, name="rows") as g, f.when((top[g] > scores[last, g]).any()):
-                with f.loop(0, n, name="key") as j, f.when((table[j, g] > scores[last, g]).any()):
-                    f.call(self.insert, a, w, j, first + j, g)
+            with (
+                f.loop(0, vectors, name="rows") as g,
+                f.when((top[g] > scores[last, g]).any()),
+                f.loop(0, n, name="key") as j,
+                f.when((table[j, g] > scores[last, g]).any()),
+            ):
+                f.call(self.insert, a, w, j, first + j, g)
         return f
 
     def _insert(self) -> Function:
@@ -92,15 +96,15 @@ class TopKeys:
         return f
 
     def _finish(self, f: Function, a: Pointer, w: Pointer, vectors: Value) -> None:
-        """w = 2^((S − shift)·c − log_sum); −1 and 0 where a query sees fewer keys, −1 and NaN if it is undefined."""
+        """S → w = 2^((S − shift)·c − log_sum); −1 and 0 where a query sees fewer keys, −1 and NaN if undefined."""
         k = self.k
         shift, log_sum, c = k.table(w, "high"), k.table(w, "sum"), k.number(a, "exponent")
         scores, keys = self._lists(a, w)
-        with f.loop(0, k.argument(f, a, "top_keys"), name="place") as t:
-            with f.loop(0, vectors, name="rows") as g:
-                s, total = scores[t, g], log_sum[g]
-                defined = total == total  # noqa: PLR0124 (NaN)
-                found = (s != NEGATIVE_INFINITY) & defined
-                weight = exp2((s - shift[g]).fma(c, -total))
-                scores[t, g] = defined.where(found.where(weight, 0.0), total)
-                keys[t, g] = found.where(keys[t, g], f.value(-1, k.integers))
+        count = k.argument(f, a, "top_keys")
+        with f.loop(0, count, name="place") as t, f.loop(0, vectors, name="rows") as g:
+            s, total = scores[t, g], log_sum[g]
+            defined = total == total  # noqa: PLR0124 (NaN)
+            found = (s != NEGATIVE_INFINITY) & defined
+            weight = exp2((s - shift[g]).fma(c, -total))
+            scores[t, g] = defined.where(found.where(weight, 0.0), total)
+            keys[t, g] = found.where(keys[t, g], f.value(-1, k.integers))
