@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import importlib
 import subprocess
 import sys
 from typing import Any
@@ -12,9 +11,7 @@ import numpy as np
 import pytest
 
 import sightline
-from sightline import reference
-
-door = importlib.import_module("sightline.attention")  # the package's `attention` is the function
+from sightline import calls, reference
 
 Array = np.ndarray[Any, Any]
 
@@ -108,17 +105,17 @@ def test_inputs_may_lie_at_odd_addresses() -> None:
 
 
 def test_a_repeated_call_is_prepared_once_and_reads_the_new_numbers() -> None:
-    door._prepared.clear()
+    calls._ready.clear()
     q, k, v = three(2, 11, 16)
     for scale in (1.0, 2.0, 3.0):
         close(sightline.attention(q * np.float32(scale), k, v), reference.attention(q * scale, k, v).output)
-    assert len(door._prepared) == 1
+    assert len(calls._ready) == 1
 
 
 def test_buffers_are_prepared_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = three(2, 11, 16)
     sightline.attention(q.data, k.data, v.data)
-    monkeypatch.delattr(door, "_prepare")
+    monkeypatch.delattr(calls, "_prepare")
     close(sightline.attention((2 * q).data, k.data, v.data), reference.attention(2 * q, k, v).output)
 
 
@@ -158,12 +155,12 @@ def test_what_equals_a_valid_option_is_still_an_error() -> None:
 
 
 def test_the_store_of_prepared_calls_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "MOST_PREPARED", 4)
-    door._prepared.clear()
+    monkeypatch.setattr(calls, "MOST_READY", 4)
+    calls._ready.clear()
     for length in range(1, 12):
         q, k, v = three(length, 8)
         close(sightline.attention(q, k, v), reference.attention(q, k, v).output)
-        assert len(door._prepared) <= 4
+        assert len(calls._ready) <= 4
 
 
 # ── Errors ──

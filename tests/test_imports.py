@@ -25,7 +25,8 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("see", "cpu.isa"),  # the instruction sets are rows of data that a plan reads
     ("reference", "plan"),
     ("cpu",),
-    ("attention", "merge"),
+    ("calls", "merge"),
+    ("attention", "look_only"),
     ("torch",),
     ("parallel", "look"),
     ("__init__",),

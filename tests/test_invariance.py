@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import sightline
-from sightline import plan
+from sightline import calls, plan
 from sightline.cpu import isa, threads
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ DTYPES = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
 def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SIGHTLINE_ISA", request.param)
     monkeypatch.setattr(plan, "THREAD_FLOPS", 1.0)  # threads for the smallest call
-    monkeypatch.setattr(importlib.import_module("sightline.attention"), "_prepared", {})
+    monkeypatch.setattr(calls, "_ready", {})
     yield
     threads._Setting.threads = None
 

@@ -208,6 +208,7 @@ OTHERS = [
     replace(PLAIN, softcap=True),
     replace(PLAIN, alibi=True),
     replace(PLAIN, sinks=True),
+    replace(PLAIN, listed=True),
     *(replace(PLAIN, see=(name,)) for name in PER_QUERY),
     replace(PLAIN, see=PER_QUERY),
 ]

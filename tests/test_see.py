@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import sightline
-from sightline import plan, reference
+from sightline import calls, plan, reference
 from sightline.cpu import isa, threads
 from sightline.reference_statistics import see
 from sightline.see import PER_QUERY, Received, See, Seen, requested
@@ -63,7 +62,7 @@ def same_bits(got: Array, want: Array) -> None:
 
 
 def test_each_question_has_its_answer_under_the_same_name() -> None:
-    assert [field.name for field in fields(See)] == [field.name for field in fields(Seen)]
+    assert [field.name for field in fields(See) if field.name != "heads"] == [f.name for f in fields(Seen)]
 
 
 def test_nothing_is_asked_and_nothing_is_answered_unless_said() -> None:
@@ -95,6 +94,7 @@ def test_a_request_is_a_see_or_names_of_its_fields() -> None:
         ((1,), ValueError, "see has 1; expected names among"),
         (["top_keys"], ValueError, r"'top_keys', which needs a value; try see=See\(top_keys=…\)"),
         (["pooled"], ValueError, r"'pooled', which needs a value; try see=See\(pooled=…\)"),
+        (["heads"], ValueError, r"'heads', which needs a value"),
         (["rows"], ValueError, r"'rows', which needs a value; try see=See\(rows=…\)"),
     ],
 )
@@ -106,20 +106,59 @@ def test_a_wrong_request_is_told_by_the_door_too(request_: Any, error: type[Exce
 
 
 @pytest.mark.parametrize(
-    "request_",
+    ("make", "error", "text"),
     [
-        See(received=True), See(received=Received(slice(-4, None))), See(top_keys=3), See(pooled=(2, 2)),
-        See(rows=(0,)), See(diagonals=True), ("lse", "received"),
+        (lambda: See(lse=1), TypeError, "see.lse is 1; expected True or False"),  # type: ignore[arg-type]
+        (lambda: See(received="sum"), TypeError, "see.received is 'sum'; expected True, False or a Received"),  # type: ignore[arg-type]
+        (lambda: See(top_keys=-1), ValueError, "see.top_keys is -1; expected how many, an int ≥ 0"),
+        (lambda: See(top_keys=True), ValueError, "see.top_keys is True"),
+        (lambda: See(pooled=(3,)), ValueError, r"see.pooled is \(3,\); expected two ints ≥ 1"),  # type: ignore[arg-type]
+        (lambda: See(pooled=(3, 0)), ValueError, "expected two ints ≥ 1"),
+        (lambda: See(pooled=3), TypeError, "see.pooled is 3; expected a sequence of ints"),  # type: ignore[arg-type]
+        (lambda: See(rows=(0.5,)), TypeError, "see.rows has 0.5; expected ints"),  # type: ignore[arg-type]
+        (lambda: See(heads="03"), TypeError, "see.heads is '03'; expected a sequence of ints"),  # type: ignore[arg-type]
+        (lambda: Received(slice("a", None)), ValueError, "expected a slice of ints"),
+        (lambda: Received(slice(0, 4, 0)), ValueError, "expected a slice of ints"),
+        (lambda: Received(reduce="mean"), ValueError, "received.reduce is 'mean'"),  # type: ignore[arg-type]
+        (lambda: Received(reduce="max", normalize=True), ValueError, "normalize divides sums"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_seen_yet_says_so_by_name(request_: Any) -> None:
-    (name,) = (
-        field.name
-        for field in fields(See)
-        if field.name not in PER_QUERY and getattr(requested(request_), field.name)
-    )
-    with pytest.raises(NotImplementedError, match=f"see={name} is not there yet"):
-        sightline.attention(*three(4, 8), see=request_)
+def test_a_request_that_makes_no_sense_is_refused_when_it_is_made(
+    make: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (See(rows=(0, 9)), "see.rows has 9; expected ints from -9 to 8"),
+        (See(rows=(-10,)), "see.rows has -10"),
+        (See(heads=(0, 4)), "see.heads has 4; expected ints from -4 to 3"),
+        (See(received=Received(per_group=True), heads=(0, 2)), r"heads is \(0, 2\) with received.per_group"),
+        (See(received=Received(per_group=True), heads=(1, 0)), "expected whole groups of 2 heads"),
+    ],
+)
+def test_rows_and_heads_exist(request_: See, text: str) -> None:
+    q, k = numbers(4, 9, 8), numbers(2, 9, 8, seed=1)
+    with pytest.raises(ValueError, match=text):
+        sightline.attention(q, k, k, see=request_)
+    with pytest.raises(ValueError, match=text):
+        sightline.look_only(q, k, see=request_)
+
+
+def test_a_plain_call_has_no_heads_to_choose_from() -> None:
+    with pytest.raises(ValueError, match=r"see.heads is given; expected None, for arrays \(L, D\)"):
+        sightline.look_only(numbers(9, 8), numbers(9, 8), see=See(lse=True, heads=(0,)))
+
+
+def test_requests_are_equal_and_hashed_by_what_they_ask() -> None:
+    """A slice has no hash of its own before Python 3.12."""
+    one, two = (See(received=Received(slice(-4, None)), rows=rows) for rows in ((1, 2), [1, 2]))  # type: ignore[arg-type]
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one != See(received=Received(slice(-5, None)), rows=(1, 2))
 
 
 # ── What the door gives ──
@@ -219,7 +258,7 @@ def test_a_repeated_call_has_arrays_of_its_own_for_what_is_seen() -> None:
 @pytest.fixture
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(plan, "THREAD_FLOPS", 1.0)  # threads for the smallest call
-    monkeypatch.setattr(importlib.import_module("sightline.attention"), "_prepared", {})
+    monkeypatch.setattr(calls, "_ready", {})
     yield
     threads._Setting.threads = None
 

@@ -90,8 +90,9 @@ class OfKeys(Sums):
             saw = written["visible"][..., : self.keys].sum(axis=-2, dtype=np.float64)
             total /= np.maximum(saw, 1)
         if self.how.per_group:
+            *batch, heads = self.heads
             group = self.plan.problem.group
-            total = total.reshape(*self.heads[:-1], -1, group, self.keys).mean(axis=-2)
+            total = total.reshape(*batch, heads // group, group, self.keys).mean(axis=-2)
         return {"received": self._given(total, like)}
 
 
