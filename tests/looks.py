@@ -52,3 +52,10 @@ def taken(
         **single,
     )
     return picture, steps
+
+
+def assert_close(found: Any, expected: Any, rtol: float = 1e-6) -> None:
+    """Equal up to the rounding of float32, and there at all."""
+    __tracebackhide__ = True
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-7)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 from typing import Any
 
 
-def test_the_first_command_of_the_readme(tmp_path: Path) -> None:
+def test_attend_on_the_example(tmp_path: Path) -> None:
     done = sightline("attend", EXAMPLE, "--output", tmp_path / "out.npz")
     assert (done.returncode, done.stderr) == (0, "")
     labels = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ")]

@@ -176,7 +176,7 @@ def test_every_command_is_shown() -> None:
 
 def told(line: str) -> str:
     """A line of output less what depends on the machine: the whole of some lines, the numbers of one."""
-    label = line.split(maxsplit=1)[0]
+    label = line.split(maxsplit=1)[0] if line.strip() else ""
     if label in {"kernel", "time", "speed"}:
         return label
     return re.sub(r"\d\S*", "#", line) if label == "error" else line
@@ -188,14 +188,18 @@ def test_the_output_shown_is_the_output(capsys: pytest.CaptureFixture[str]) -> N
     line, *shown = session.text.splitlines()
     (words,) = sightline_words(line.removeprefix("$ "))
     assert main(words) == 0
-    assert list(map(told, capsys.readouterr().out.splitlines())) == list(map(told, shown))
+    found = list(map(told, capsys.readouterr().out.splitlines()))
+    before, _, after = "\n".join(map(told, shown)).partition("\n  ...\n")  # where the page leaves lines out
+    assert "\n".join(found).startswith(before)
+    assert "\n".join(found).endswith(after)
+    assert len(found) > len(shown) > 20
 
 
 def test_two_commands_for_a_fresh_machine() -> None:
     fresh = [line for line in commands(README) if line.startswith("python3 -m venv")]
-    install = r"python3 -m venv \.venv && \.venv/bin/pip install (\.|'\.\[test\]') && \.venv/bin/"
+    install = r"python3 -m venv \.venv && \.venv/bin/pip install '\.\[(look|test)\]' && \.venv/bin/"
     assert [re.sub(install, "", line) for line in fresh] == [
-        "sightline attend examples/minilm_qkv.npz",
+        "sightline look examples/minilm_qkv.npz",
         "python -m pytest",
     ]
 

@@ -81,7 +81,11 @@ def test_nan_is_not_hidden_and_spoils_nothing_else() -> None:
     assert second.entropy is not None
     lines = drawn(replace(picture, entropy=entropy, received=received), 100)
     assert lines[2].split()[:2] == ["0", "–"]
-    assert "???" in "\n".join(lines)  # below the token of which nothing is known
+    assert "?" in lines[2]
+    assert "???" not in "\n".join(lines)  # the other head has something to say of that token
+    received[1, 3] = np.nan
+    lines = drawn(replace(picture, received=received), 100)
+    assert "???" in "\n".join(lines)
 
 
 @pytest.mark.parametrize("width", [60, 79, 100, 140, 200])

@@ -1,8 +1,10 @@
 """Sightline: exact scaled dot-product attention on the CPU, by kernels generated for the very call."""
 
+from sightline import see as _see
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
 from sightline.explain import explain
+from sightline.look import draw as _draw
 from sightline.look_only import look_only
 from sightline.merge import merge
 from sightline.see import Received, See, Seen, TopKeys
@@ -22,3 +24,5 @@ __all__ = [
     "merge",
     "set_num_threads",
 ]
+
+_see.draw_with(_draw.plot)  # what Seen.plot does: see.py knows no later room, so the front tells it

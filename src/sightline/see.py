@@ -4,10 +4,15 @@ The weights themselves are never stored. Each field is something that can be sai
 has the same name in the request and in the answer. Nothing is computed here.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from os import PathLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +166,61 @@ class Seen:
     """(…, Hq, n, Lk): the exact weights of the n queries asked for."""
     diagonals: Any = None
     """(…, Hq, Lq + Lk − 1): the sum along each diagonal j − i, from −(Lq − 1) to Lk − 1."""
+
+    def plot(
+        self,
+        path: str | PathLike[str] | None = None,
+        *,
+        tokens: Sequence[str] | None = None,
+        heads: Sequence[int] | None = None,
+        names: Sequence[str | int] | None = None,
+        title: str = "attention",
+        sequence: int = 0,
+        query_offset: int = 0,
+    ) -> None:
+        """Draws what was seen: in the terminal, as a PNG, or as one HTML page. Needs `sightline[look]`.
+
+        What was not asked for is left out. `received` is drawn as the sum over all queries. The picture with
+        everything in it comes from see=See(entropy=True, distance=True, received=True, top_keys=8,
+        pooled=(256, 256)).
+
+        Args:
+            path: a file that ends in .png or .html; None for the terminal.
+            tokens: Lk labels of the keys, and of the queries where they stand at the same positions.
+            heads: which of the heads here to draw, counted from 0; None for all.
+            names: what to call the heads here, for instance See.heads; default their numbers.
+            title: what to call the picture.
+            sequence: which sequence of the batch, counted in C order.
+            query_offset: the call's, an int: where the first query stands among the keys.
+
+        Raises:
+            ValueError: something does not fit, or the fields do not tell how many queries and keys there are.
+            ImportError: a package that draws is missing.
+
+        Example:
+            >>> import numpy as np, sightline
+            >>> q, k, v = np.random.default_rng(0).standard_normal((3, 2, 5, 64), dtype=np.float32)
+            >>> _, seen = sightline.attention(q, k, v, causal=True, see=("entropy",))
+            >>> seen.plot(tokens=["once", "upon", "a", "time", "."])  # doctest: +ELLIPSIS
+            <BLANKLINE>
+              head  entropy
+                 0     0...
+        """
+        _drawing["plot"](
+            self,
+            path,
+            tokens=tokens,
+            heads=heads,
+            names=names,
+            title=title,
+            sequence=sequence,
+            query_offset=query_offset,
+        )
+
+
+_drawing: dict[str, Callable[..., None]] = {}
+
+
+def draw_with(plot: Callable[..., None]) -> None:
+    """From here on `Seen.plot` calls `plot(seen, path, **labels)`: this room knows no later one that draws."""
+    _drawing["plot"] = plot

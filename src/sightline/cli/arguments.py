@@ -81,12 +81,18 @@ def count(text: str) -> int:
     return value
 
 
-def add_arrays(parser: argparse.ArgumentParser) -> None:
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them."""
+    return tuple(count(part) for part in text.split(","))
+
+
+def add_arrays(parser: argparse.ArgumentParser, *, values: bool = True) -> None:
     """Which arrays of the file are which."""
     names = parser.add_argument_group("arrays in the file (names)")
     names.add_argument("--query", metavar="NAME", help="default: query, or else q")
     names.add_argument("--key", metavar="NAME", help="default: key, or else k")
-    names.add_argument("--value", metavar="NAME", help="default: value, or else v")
+    if values:
+        names.add_argument("--value", metavar="NAME", help="default: value, or else v")
     names.add_argument("--mask", metavar="NAME", help="booleans, True = may attend")
     names.add_argument("--bias", metavar="NAME", help="numbers added to the scores")
     names.add_argument("--sinks", metavar="NAME", help="one logit per query head, in the denominator only")

@@ -5,7 +5,6 @@ The error it prints is measured each time, on rows sampled from this very output
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +12,16 @@ import numpy as np
 
 from sightline.cli import arguments, show
 from sightline.cli.check import Checked, check
+from sightline.cli.described import asked
 from sightline.cli.errors import CommandError, reason
 from sightline.cli.files import check_writable, open_archive, write_array
 from sightline.cli.inputs import Inputs, call_of, read_inputs
+from sightline.cli.machine import plan_of, threads
 from sightline.cli.running import Ran, attend
 from sightline.cli.visible import visible_fraction
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from sightline.plan import Plan
     from sightline.reference_call import Call
@@ -55,11 +55,11 @@ def run(words: argparse.Namespace) -> int:
         check_writable(words.output, words.file)
     inputs = read_inputs(archive, words)
     call = call_of(inputs)
-    with _threads(words.threads):
-        plan = _plan(call)
+    with threads(words.threads):
+        plan = plan_of(call)
         visible = visible_fraction(call, plan.block_rows, plan.tile_keys)
         show.title(f"attention on {words.file}")
-        show.fields(_asked(inputs))
+        show.fields(asked(inputs))
         ran = _attended(inputs, call, plan.dense_flops * visible)
         show.fields(_ran(plan, visible, ran))
     show.fields([("error", _error(call, check(call, _heads_first(ran, call))))])
@@ -67,37 +67,6 @@ def run(words: argparse.Namespace) -> int:
         remark = write_array(words.output, "output", ran.output)
         show.fields([("written", f"{words.output}" + (f" ({remark})" if remark else ""))])
     return 0
-
-
-def _asked(inputs: Inputs) -> list[tuple[str, str]]:
-    rows = []
-    for argument in ("query", "key", "value"):
-        array = getattr(inputs, argument)
-        axes = _axes(array.ndim, inputs.options.get("layout", "BHLD"))
-        name = inputs.names[argument]
-        called = f"  ({name!r})" if name != argument else ""
-        rows.append((argument, f"{show.dims(array.shape)}  {array.dtype}  {axes}{called}"))
-    said = [_option(name, value, inputs) for name, value in inputs.options.items()]
-    return [*rows, ("options", ", ".join(said) or "none: every query sees every key")]
-
-
-def _axes(rank: int, layout: str) -> str:
-    """What the axes of query, key and value are."""
-    inner = ["tokens", "heads", "size"] if layout == "BLHD" else ["heads", "tokens", "size"]
-    return "(" + " × ".join((["batch"] * (rank - 3) + inner) if rank > 2 else ["tokens", "size"]) + ")"
-
-
-def _option(name: str, value: Any, inputs: Inputs) -> str:
-    words = name.replace("_", " ")
-    if value is True:
-        return words
-    if isinstance(value, np.ndarray):
-        return (
-            f"{words} {show.dims(value.shape)} {value.dtype}"
-            if name in inputs.names
-            else f"{words} {value.tolist()}"
-        )
-    return f"{words} {value}"
 
 
 def _ran(plan: Plan, visible: float, ran: Ran) -> list[tuple[str, str]]:
@@ -143,33 +112,3 @@ def _attended(inputs: Inputs, call: Call, flops: float) -> Ran:
         raise CommandError("not enough memory for the output of this call") from None
     except NotImplementedError as error:
         raise CommandError(reason(error)) from None
-
-
-def _plan(call: Call) -> Plan:
-    """How the call will be done; an instruction set that this machine lacks is a matter of one line."""
-    from sightline.cpu.isa import chosen
-    from sightline.plan import plan
-
-    try:
-        isa = chosen()
-    except (RuntimeError, ValueError) as error:
-        raise CommandError(reason(error)) from None
-    return plan(call.problem, isa)
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    """This many threads for the block, and as many as before after it."""
-    from sightline.cpu.threads import get_num_threads, set_num_threads
-
-    try:
-        before = get_num_threads()
-        if count is not None:
-            set_num_threads(count)
-    except ValueError as error:  # more than there can be, or SIGHTLINE_NUM_THREADS is no number
-        raise CommandError(reason(error)) from None
-    try:
-        yield
-    finally:
-        if count is not None:
-            set_num_threads(before)

@@ -150,17 +150,30 @@ def read_named(archive: Archive, name: str, option: str) -> Array:
     return archive.read(name)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file."""
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {path}: {reason(error)}") from None
+
+
 def check_writable(path: Path, inputs: Path) -> None:
     """Raises now for what would only fail after the work is done: a result nobody can write."""
     check_format(path)
     if path.suffix == ".safetensors":
         require_safetensors(path)
+    check_place(path)
+    if path.exists() and path.samefile(inputs):
+        raise CommandError(f"--output {path} would overwrite the input: give it another name")
+
+
+def check_place(path: Path) -> None:
+    """Raises unless `path` lies in a folder, and is none itself."""
     if not path.parent.is_dir():
         raise CommandError(f"cannot write {path}: there is no folder {path.parent}")
     if path.is_dir():
         raise CommandError(f"cannot write {path}: it is a folder")
-    if path.exists() and path.samefile(inputs):
-        raise CommandError(f"--output {path} would overwrite the input: give it another name")
 
 
 def write_array(path: Path, name: str, array: Array) -> str:

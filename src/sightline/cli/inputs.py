@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline.cli.arguments import DTYPES
 from sightline.cli.errors import CommandError, listed, reason
-from sightline.cli.files import BFLOAT16, Archive, Array, read_named
+from sightline.cli.files import BFLOAT16, Archive, Array, read_lines, read_named
 from sightline.reference_call import Call
 from sightline.reference_call import read as read_call
 
@@ -29,6 +30,7 @@ class Inputs:
     query: Array
     key: Array
     value: Array
+    """The keys themselves for a command that takes no values."""
     options: dict[str, Any]
     """Only what was asked for: the rest is the door's own default."""
     names: dict[str, str]
@@ -39,7 +41,8 @@ class Inputs:
 
 def read_inputs(archive: Archive, words: argparse.Namespace) -> Inputs:
     """Reads what `words` name, and converts it where they say so."""
-    names = {argument: _name(archive, argument, getattr(words, argument)) for argument in SHORT}
+    wanted = [argument for argument in SHORT if hasattr(words, argument)]
+    names = {argument: _name(archive, argument, getattr(words, argument)) for argument in wanted}
     arrays = {argument: _numbers(archive, argument, name, words.dtype) for argument, name in names.items()}
     options: dict[str, Any] = {}
     for argument in (*ARRAYS, *INTS):
@@ -56,7 +59,8 @@ def read_inputs(archive: Archive, words: argparse.Namespace) -> Inputs:
         word = getattr(words, argument, None)
         if word is not None and word != defaults.get(argument):
             options[argument] = word
-    return Inputs(**arrays, options=options, names=names, tokens=_tokens(archive))
+    arrays.setdefault("value", arrays["key"])
+    return Inputs(**arrays, options=options, names=names, tokens=_tokens(archive, words))
 
 
 def call_of(inputs: Inputs) -> Call:
@@ -114,8 +118,19 @@ def _option(argument: str) -> str:
     return "--" + argument.replace("_", "-")
 
 
-def _tokens(archive: Archive) -> list[str] | None:
-    if "tokens" not in archive.names:
+def _tokens(archive: Archive, words: argparse.Namespace) -> list[str] | None:
+    """The array that is called `tokens`, if it is text, or what the words name instead."""
+    word = getattr(words, "tokens", None)
+    if word is not None and word.endswith(".txt"):
+        return read_lines(Path(word))
+    if word is None and "tokens" not in archive.names:
         return None
-    tokens = archive.read("tokens")
-    return [str(token) for token in tokens] if tokens.ndim == 1 and tokens.dtype.kind == "U" else None
+    tokens = read_named(archive, word or "tokens", "--tokens")
+    if tokens.ndim == 1 and tokens.dtype.kind == "U":
+        return [str(token) for token in tokens]
+    if word is not None:
+        raise CommandError(
+            f"tokens ({word!r} in {archive.path}) is of type {tokens.dtype} and shape {tokens.shape}: "
+            "expected a list of text"
+        )
+    return None

@@ -17,9 +17,10 @@ WIDTH = 40
 class Bar:
     """Counts finished parts; shows itself once the whole is expected to take longer than `PATIENCE`."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total: int, stream: TextIO | None = None, *, what: str = "attending") -> None:
         self.stream = stream or sys.stderr
         self.total = total
+        self.what = what
         self.done = 0
         self._start = self._last = perf_counter()
         self._rich: Any = None
@@ -53,22 +54,22 @@ class Bar:
     def _draw(self, elapsed: float) -> None:
         if find_spec("rich") is not None:
             if self._rich is None:
-                self._rich = _rich_bar(self.stream, self.total)
+                self._rich = _rich_bar(self.stream, self.total, self.what)
             self._rich.update(self._rich.task_ids[0], completed=self.done)
             return
         filled = WIDTH * self.done // self.total
         left = elapsed / self.done * (self.total - self.done)
         self.stream.write(
-            f"\r  attending [{'#' * filled:<{WIDTH}}] {self.done}/{self.total}, {left:.0f} s left "
+            f"\r  {self.what} [{'#' * filled:<{WIDTH}}] {self.done}/{self.total}, {left:.0f} s left "
         )
         self.stream.flush()
 
 
-def _rich_bar(stream: TextIO, total: int) -> Any:
+def _rich_bar(stream: TextIO, total: int, what: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("  attending"), BarColumn(WIDTH), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn(f"  {what}"), BarColumn(WIDTH), TaskProgressColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(file=stream), transient=True)
     bar.add_task("", total=total)
     bar.start()

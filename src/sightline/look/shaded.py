@@ -78,7 +78,7 @@ def times_average(received: NDArray[Any]) -> NDArray[np.float64]:
     values = received.astype(np.float64)
     defined = values[np.isfinite(values)]
     average = defined.mean() if defined.size else 0.0
-    return values / average if average > 0 else np.zeros_like(values)
+    return values / (average or 1.0)
 
 
 def _lines(tokens: list[Word], width: int) -> Iterator[list[Word]]:

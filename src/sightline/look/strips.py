@@ -48,7 +48,7 @@ def sparkline(values: NDArray[Any], width: int, known: Letters) -> str:
     """The values' means in up to `width` stretches, from 0 to the highest of them; ? where one is NaN."""
     heights = stretches(values, width)
     top = np.fmax.reduce(heights, initial=0.0)  # leaves NaN out
-    return "".join(step(height / top if top > 0 else 0.0, known) for height in heights)
+    return "".join(step(height / (top or 1.0), known) for height in heights)
 
 
 def stretches(

@@ -52,6 +52,16 @@ def share_received(picture: Picture) -> Values | None:
     return None if picture.received is None else picture.received / max(picture.queries, 1)
 
 
+def mean_received(picture: Picture) -> Values | None:
+    """(Lk,): the same, mean over the heads for which it is defined."""
+    shares = share_received(picture)
+    if shares is None:
+        return None
+    defined = np.isfinite(shares)
+    counts = np.where(defined.any(axis=0), defined.sum(axis=0), np.nan)
+    return np.asarray(np.where(defined, shares, 0.0).sum(axis=0) / counts)
+
+
 def mean(values: Values) -> float | None:
     """The mean of what is a number; None where nothing is."""
     defined = values[np.isfinite(values)]

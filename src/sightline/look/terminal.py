@@ -17,7 +17,7 @@ from rich.text import Text
 from sightline.look import shaded
 from sightline.look.columns import GAP, columns
 from sightline.look.strips import letters
-from sightline.look.summary import heads, share_received
+from sightline.look.summary import heads, mean_received
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -71,10 +71,10 @@ def draw(picture: Picture, console: Console) -> None:
     console.print()
     for block in _table(picture, console.width - MARGIN, known):
         console.print(Padding(block, (0, 0, 0, MARGIN)))
-    received = share_received(picture)
+    received = mean_received(picture)
     if received is not None and received.size:
         console.print()
-        for line in _received(picture, received.mean(axis=0), console, known):
+        for line in _received(picture, received, console, known):
             console.print(Padding(line, (0, 0, 0, MARGIN)), no_wrap=True, crop=True)
 
 
