@@ -144,7 +144,7 @@ def test_whisper_finds_the_best_monotone_path() -> None:
 @pytest.mark.parametrize("causal", [False, True])
 def test_sinks_are_measured_over_the_queries_that_see_them(causal: bool) -> None:
     query, key = decoder()
-    query, key[..., 3, :] = query + 1, 1.0  # what all queries have in common, key 3 has
+    query, key[..., 3, :] = query + 1, 3.0  # what all queries have in common, key 3 has
     w = weights(query, key, causal=causal)
     alpha = np.stack([w[..., j if causal else 0 :, j].mean(axis=-1) for j in range(LENGTH)], axis=-1)
     close(example("sinks").mean_received(query, key, causal=causal), alpha)
