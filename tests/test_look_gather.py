@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from looks import Array, assert_close
 from sightline import See, reference, reference_statistics
 from sightline.look import gather
 from sightline.look.gather import Look, picture
+from sightline.look.sizes import starts
 from sightline.reference_call import read
 
 if TYPE_CHECKING:
@@ -87,28 +89,58 @@ def test_maps_of_longer_sequences(queries: int, keys: int) -> None:
     close(found.pooled, reference_statistics.pooled(steps, *found.pooled.shape[1:]))
 
 
-def test_parts_have_whole_blocks() -> None:
-    q = normal(1, 6000, 4)
+@pytest.mark.parametrize("length", [6000, 6007])  # blocks of three queries, and a prime: of two or three
+def test_parts_have_whole_blocks(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    q = normal(1, length, 4)
     look = Look.at(read(q, q, q))
-    assert look.sizes.fine == (2000, 2000)
-    rows = [part.rows for part in look.parts()]
-    assert rows == [slice(0, 6000)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gather, "PART", 1.0)
-        rows = [part.rows for part in look.parts()]
-    assert len(rows) == 5
-    assert [row.start for row in rows[1:]] == [row.stop for row in rows[:-1]]
-    assert all(row.start % 3 == 0 for row in rows)
-    assert (rows[0].start, rows[-1].stop) == (0, 6000)
-
-
-def test_a_part_of_a_long_call_is_the_same_part_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    q, k = normal(1, 4100, 4), normal(1, 300, 4, seed=1)
-    whole = picture(q, k, causal=True, query_offset=-100)
+    blocks = look.sizes.fine[0]
+    assert [part.rows for part in look.parts()] == [slice(0, length)]
     monkeypatch.setattr(gather, "PART", 1.0)
-    parts = picture(q, k, causal=True, query_offset=-100)
+    rows = [part.rows for part in look.parts()]
+    assert len(rows) == (5 if length == 6000 else 6)
+    assert [row.start for row in rows[1:]] == [row.stop for row in rows[:-1]]
+    assert all((row.start - 1) * blocks // length < row.start * blocks // length for row in rows)
+    assert (rows[0].start, rows[-1].stop) == (0, length)
+
+
+@pytest.mark.parametrize("queries", [4100, 4099])
+def test_the_parts_of_a_long_call_are_those_of_the_whole(
+    queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k = normal(1, queries, 4), normal(1, 300, 4, seed=1)
+    options: dict[str, Any] = {"causal": True, "query_offset": -100}
+    whole = picture(q, k, **options)
+    monkeypatch.setattr(gather, "PART", 1.0)
+    steps = []
+    parts = picture(q, k, advance=lambda: steps.append(1), **options)
+    assert len(steps) == (4 if queries == 4100 else 5)
     for name in (*NUMBERS, "pooled", "fine"):
         assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-5)
+    assert parts.fine is not None
+    weights = reference.attention(q, k, k, **options).weights
+    expected = np.add.reduceat(weights, starts(queries, parts.fine.shape[1]), axis=1)
+    close(parts.fine, expected)
+
+
+def test_a_very_long_call_in_little_memory() -> None:
+    q = normal(1, 131_071, 2)
+    look = Look.at(read(q, q, q, window=(300, 0)))
+    numbers = sum(part.rows.stop - part.rows.start for part in look.parts())
+    assert numbers == 131_071
+    assert max(part.rows.stop - part.rows.start for part in look.parts()) <= 1100
+    tracemalloc.start()
+    found = gather.take(look)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20  # the picture itself has 45 MiB
+    assert found.fine is not None
+    assert found.fine.shape == (1, 2048, 2048)
+    assert found.received is not None
+    assert found.received.sum() == pytest.approx(131_071, rel=1e-4)
+    last = reference.attention(q[:, -1:], q[:, -301:], q[:, -301:]).weights[0, 0]
+    assert found.top_keys is not None
+    close(found.top_keys.weights[0, -1], np.sort(last)[::-1][:8])
+    assert found.top_keys.indices[0, -1, 0] == 131_071 - 301 + last.argmax()
 
 
 def test_tokens_name_keys_and_queries() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.look.picture import Picture
-from sightline.look.sizes import Sizes, coarser, sizes
+from sightline.look.sizes import Sizes, coarser, sizes, starts
 from sightline.look.words import labels
 from sightline.look_only import look_only
 from sightline.masks import intervals
@@ -58,24 +58,27 @@ class Look:
         return cls(call, batch, chosen, sizes(len(chosen), problem.queries, problem.keys))
 
     def parts(self) -> list[Part]:
-        """What to compute one after the other: each head, a long one in runs of queries.
-
-        Queries are cut where a block of the finer map ends too, so that a part has whole blocks, and all of
-        the same size as in one piece: the map's block of query i is ⌊i · R / Lq⌋.
-        """
-        problem = self.call.problem
-        even = math.gcd(problem.queries, self.sizes.fine[0])  # the cuts that there may be
+        """What to compute one after the other: each head, a long one in runs of queries with whole blocks."""
+        problem, blocks = self.call.problem, self.sizes.fine[0]
         work = 4.0 * problem.queries * problem.keys * problem.dim
-        count = min(even, max(1, int(work / PART)), max(1, problem.queries // ROWS))
-        edges = [cut * even // count * (problem.queries // even) for cut in range(count + 1)]
+        count = max(1, min(blocks, int(work / PART), problem.queries // ROWS))
+        if count > 1 and problem.queries % blocks:  # see() takes a row of blocks for each query of a run
+            count = min(blocks, max(count, -(-problem.queries // ROWS)))
+        first = [*starts(problem.queries, blocks).tolist(), problem.queries]  # query of each block
+        runs = pairwise(first[cut * blocks // count] for cut in range(count + 1))
+        rows = [slice(*run) for run in runs]
         one = tuple(slice(i, i + 1) for i in self.batch)
-        runs = [slice(start, end) for start, end in pairwise(edges)]
-        return [Part(one, slice(head, head + 1), rows) for head in self.heads for rows in runs]
+        return [Part(one, slice(head, head + 1), run) for head in self.heads for run in rows]
 
     def see(self, part: Part) -> Seen:
-        """What the picture needs of one part."""
-        fine, problem = self.sizes.fine, self.call.problem
-        rows = (part.rows.stop - part.rows.start) * fine[0] // problem.queries
+        """What the picture needs of one part.
+
+        The map's block of query i is ⌊i · R / Lq⌋. In a run of queries this is the same as counting blocks from
+        the run's own start if the run begins and ends with blocks of R / Lq; else each query is a block.
+        """
+        (rows, columns), queries = self.sizes.fine, self.call.problem.queries
+        length = part.rows.stop - part.rows.start
+        even = part.rows.start * rows % queries == part.rows.stop * rows % queries == 0
         (query, key, _), options = arguments(self.call, part)
         del options["precision"]  # weights are always computed at the highest
         request = See(
@@ -85,7 +88,7 @@ class Look:
             distance=True,
             received=True,
             top_keys=self.sizes.top_keys,
-            pooled=(rows, fine[1]),
+            pooled=(length * rows // queries if even else length, columns),
         )
         seen: Seen = look_only(query, key, see=request, **options)
         return seen
@@ -103,7 +106,7 @@ def take(look: Look, *, advance: Callable[[], None] = lambda: None, **told: Any)
     rows, keys = (heads, problem.queries), (heads, problem.keys)
     found: dict[str, Any] = {name: np.empty(rows, np.float32) for name in PER_QUERY}
     received = np.zeros(keys, np.float64)
-    fine = np.empty((heads, *look.sizes.fine), np.float32)
+    fine: NDArray[np.float32] = np.empty((heads, *look.sizes.fine), np.float32)
     top = TopKeys(
         np.empty((*rows, look.sizes.top_keys), np.int64), np.empty((*rows, look.sizes.top_keys), np.float32)
     )
@@ -117,9 +120,7 @@ def take(look: Look, *, advance: Callable[[], None] = lambda: None, **told: Any)
         received[h] += seen.received[alone]
         for whole, piece in zip(top, seen.top_keys or (), strict=True):
             whole[h, run] = piece[alone]
-        first = run.start * fine.shape[1] // problem.queries
-        blocks = seen.pooled[alone]
-        fine[h, first : first + len(blocks)] = blocks
+        _add_blocks(fine[h], seen.pooled[alone], run, problem.queries)
         advance()
     pooled = coarser(fine, *look.sizes.pooled)
     return Picture(
@@ -135,6 +136,14 @@ def take(look: Look, *, advance: Callable[[], None] = lambda: None, **told: Any)
         **found,
         **{"title": "attention", **told},
     )
+
+
+def _add_blocks(fine: NDArray[np.float32], blocks: NDArray[Any], run: slice, queries: int) -> None:
+    """Puts a run's blocks, or the rows of its queries, where they belong in the map of its head."""
+    first, end = (place * len(fine) // queries for place in (run.start, run.stop))
+    if len(blocks) > end - first:
+        blocks = np.add.reduceat(blocks, starts(queries, len(fine))[first:end] - run.start)
+    fine[first:end] = blocks
 
 
 def picture(

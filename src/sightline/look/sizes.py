@@ -51,16 +51,16 @@ def coarser(blocks: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.
     _, had_rows, had_columns = blocks.shape
     if not blocks.size:
         return np.zeros((len(blocks), rows, columns), np.float32)
-    down = np.add.reduceat(blocks, _starts(had_rows, rows), axis=1, dtype=np.float64)
-    return np.add.reduceat(down, _starts(had_columns, columns), axis=2).astype(np.float32)
+    down = np.add.reduceat(blocks, starts(had_rows, rows), axis=1, dtype=np.float64)
+    return np.add.reduceat(down, starts(had_columns, columns), axis=2).astype(np.float32)
 
 
 def per_block(length: int, blocks: int) -> NDArray[np.int64]:
     """How many of `length` neighbours lie in each block: i lies in block i · blocks // length."""
-    return np.diff([*_starts(length, blocks), length])
+    return np.diff([*starts(length, blocks), length])
 
 
-def _starts(length: int, blocks: int) -> NDArray[np.int64]:
+def starts(length: int, blocks: int) -> NDArray[np.int64]:
     """The first i of each block, ⌈b · length / blocks⌉."""
     return -(-np.arange(blocks) * length // max(blocks, 1))
 
