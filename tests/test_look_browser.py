@@ -34,9 +34,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def show(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Show pictures; in the end the console must be empty, and nothing fetched but the file."""
 
-    def shown(*pictures: Picture) -> Browser:
+    def shown(*pictures: Picture, budget: int = page.BUDGET) -> Browser:
         path = tmp_path_factory.mktemp("page") / "page.html"
-        page.write(pictures, path)
+        page.write(pictures, path, budget=budget)
         browser.console()
         browser.open(path)
         return browser
@@ -122,6 +122,42 @@ def test_layers_are_chosen(show: Any) -> None:
     assert browser.text("#title") == "layer 6"
     browser.click("#tokens [data-index='5']")
     expect_top_rows(browser, layers[1], 0, 5)
+
+
+def test_a_layer_of_two_sequences_after_one_of_one(show: Any) -> None:
+    nothing: dict[str, Any] = {"pooled": None, "fine": None}
+    bare = dataclasses.replace(small(4), title="bare", **nothing)
+    crossed = dataclasses.replace(small(5, 9), title="crossed")
+    browser = show(bare, crossed, bare)
+    assert not browser.find("#map").is_displayed()
+    for value, title in ((1, "crossed"), (2, "bare"), (1, "crossed")):
+        browser.js(f"(document.getElementById('layer').value = {value})")
+        browser.js("document.getElementById('layer').dispatchEvent(new Event('change'))")
+        browser.until(f"document.querySelectorAll('.pane').length === {1 + value % 2}")
+        assert browser.text("#title") == title
+        browser.until(f"document.getElementById('map-part').hidden === {str(value == 2).lower()}")
+    assert browser.js("document.querySelectorAll('#tokens h3').length") == 2
+    assert browser.js("document.querySelector('.ramp').width") > 100
+    expect_top_rows(browser, crossed, 0, 3)  # the last query of the four before
+
+
+def test_the_last_of_hasty_choices_wins(show: Any) -> None:
+    browser = show(small(12))
+    # What the first choice opens comes late: its reading waits for half a second.
+    browser.js(
+        "(() => { const read = Response.prototype.arrayBuffer; window.late = 0;"
+        "  Response.prototype.arrayBuffer = function () {"
+        "    return new Promise((done) => setTimeout(done, 500)).then(() => read.call(this))"
+        "      .finally(() => window.late++); };"
+        "  document.querySelector('[data-head=\"1\"]').click();"
+        "  Response.prototype.arrayBuffer = read;"
+        "  document.querySelector('[data-head=\"2\"]').click(); })()"
+    )
+    browser.until("document.getElementById('map-heading').textContent === 'Map of head 2'")
+    browser.until("window.late > 0")
+    browser.driver.execute_async_script("setTimeout(arguments[0], 100)")
+    assert browser.text("#map-heading") == "Map of head 2"
+    expect_top_rows(browser, small(12), 2, 11)
 
 
 # ---- Tokens ----
@@ -354,14 +390,40 @@ def test_131072_tokens_load_and_respond(show: Any) -> None:
     browser.find("#find").send_keys("70002\n")
     assert picture.entropy is not None
     assert fact(browser, "Entropy") == pytest.approx(picture.entropy[0, 70002], rel=1e-3)
-    if browser.js("!document.getElementById('nearest').hidden"):
-        browser.click("#nearest")
-    query = int(browser.js("document.querySelector('.token[aria-selected=true]').dataset.index"))
-    assert abs(query - 70002) < 4
-    expect_top_rows(browser, picture, 0, query)
+    expect_top_rows(browser, picture, 0, 70002)
     browser.click("[data-head='1']")
     browser.until("document.getElementById('map-heading').textContent === 'Map of head 1'")
-    expect_top_rows(browser, picture, 1, query)
+    expect_top_rows(browser, picture, 1, 70002)
+
+
+def test_a_page_without_every_querys_top_keys_leads_to_the_nearest(show: Any) -> None:
+    picture = long(20_000, heads=1, fine=256)
+    browser = show(picture, budget=900_000)
+    every = int(
+        to_number(browser.js("document.getElementById('notes').textContent.match(/every (.*?) query/)[1]"))
+    )
+    assert every > 2
+    browser.click(f"#tokens [data-index='{3 * every}']")
+    expect_top_rows(browser, picture, 0, 3 * every)
+    browser.press("ARROW_RIGHT")
+    assert browser.js("document.getElementById('top').hidden")
+    assert "in the mean over blocks of 7" in browser.text("#shade-note")  # ⌈20000 / 256⌉ = 79 or 78 queries
+    browser.click("#nearest")
+    expect_top_rows(browser, picture, 0, 3 * every)
+    browser.click("[value=to]")
+    assert "in the mean over blocks of 7" in browser.text("#shade-note")
+    assert "keys" in browser.text("#shade-note")
+
+
+def test_the_smallest_and_the_largest_of_quantised_numbers(show: Any) -> None:
+    picture = long(270_000, heads=1, fine=256, count=1)  # more numbers than are kept as they are
+    browser = show(picture)
+    assert "16 bits" in browser.text("#notes")
+    assert picture.entropy is not None
+    for index in (picture.entropy[0].argmin(), picture.entropy[0].argmax()):
+        browser.find("#find").clear()
+        browser.find("#find").send_keys(f"{index}\n")
+        assert fact(browser, "Entropy") == pytest.approx(picture.entropy[0, index], rel=1e-3)
 
 
 @pytest.mark.parametrize("length", [1, 2])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = (
     *("data.js", "colour.js", "words.js", "head.js", "drawing.js", "map.js", "tokens.js", "chart.js"),
-    *("overview.js", "details.js", "notes.js", "page.js"),
+    *("overview.js", "shading.js", "details.js", "notes.js", "page.js"),
 )
 """The parts of the page's one script, in the order in which they are joined."""
 

@@ -21,9 +21,13 @@ class Chart {
     const [low, middle, high] = [finite[0] ?? 0, finite[finite.length >> 1] ?? 0, finite.at(-1) ?? 1];
     this.log = low >= 0 && middle > 0 && high > 40 * middle;
     const floor = this.log ? finite.find((value) => value > 0) : Math.min(low, 0);
-    Object.assign(this, { values, labels, low: Math.max(floor, this.log ? high * 1e-6 : floor), high: high || 1 });
-    this.canvas.ariaLabel =
-      `${this.title}: ${counted(values.length)} numbers from ${number(low)} to ${number(high)}, median ${number(middle)}`;
+    Object.assign(this, {
+      values,
+      labels,
+      low: Math.max(floor, this.log ? high * 1e-6 : floor),
+      high: high || 1,
+    });
+    this.canvas.ariaLabel = `${this.title}: ${counted(values.length)} numbers from ${number(low)} to ${number(high)}, median ${number(middle)}`;
     this.point(null);
   }
 
@@ -58,7 +62,9 @@ class Chart {
   yOf(value) {
     const height = this.canvas.clientHeight - FRAME.top - FRAME.bottom;
     const { low, high } = this;
-    const share = this.log ? Math.log(Math.max(value, low) / low) / Math.log(high / low) : (value - low) / (high - low);
+    const share = this.log
+      ? Math.log(Math.max(value, low) / low) / Math.log(high / low)
+      : (value - low) / (high - low);
     return FRAME.top + height * (1 - Math.min(Math.max(share, 0), 1));
   }
 
@@ -92,7 +98,13 @@ class Chart {
   drawLine(context) {
     const pixels = Math.floor(this.span);
     const fits = this.values.length <= 2 * pixels;
-    const columns = fits ? Array.from(this.values, (mean, first) => ({ first, mean })) : summaries(this.values, pixels);
+    if (this.summed?.values !== this.values || this.summed.pixels !== pixels) {
+      const columns = fits
+        ? Array.from(this.values, (mean, first) => ({ first, mean }))
+        : summaries(this.values, pixels);
+      this.summed = { values: this.values, pixels, columns }; // until the numbers or the width change
+    }
+    const { columns } = this.summed;
     context.fillStyle = context.strokeStyle = named("line-ink");
     if (!fits) this.drawBand(context, columns);
     Object.assign(context, { lineWidth: 1.5, lineJoin: "round" });
@@ -155,5 +167,7 @@ function steps(low, high, count) {
 function powers(low, high) {
   const [first, last] = [Math.ceil(Math.log10(low) - 1e-9), Math.floor(Math.log10(high) + 1e-9)];
   const every = Math.ceil((last - first + 1) / 5) || 1;
-  return range(first, Math.max(first, last)).filter((power) => (last - power) % every === 0).map((power) => 10 ** power);
+  return range(first, Math.max(first, last))
+    .filter((power) => (last - power) % every === 0)
+    .map((power) => 10 ** power);
 }

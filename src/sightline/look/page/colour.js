@@ -1,7 +1,17 @@
 // Colours: one ramp of even steps in lightness, so that it reads without telling hues apart.
 // More attention is farther from the paper: darker on light paper, lighter on dark.
 
-const STOPS = ["#f9fad7", "#baeaac", "#60d8a3", "#22baa9", "#129aa2", "#107a94", "#055c85", "#063c78", "#1a2251"];
+const STOPS = [
+  "#f9fad7",
+  "#baeaac",
+  "#60d8a3",
+  "#22baa9",
+  "#129aa2",
+  "#107a94",
+  "#055c85",
+  "#063c78",
+  "#1a2251",
+];
 const SHADES = 256;
 
 const theme = { dark: false, shades: new Uint8ClampedArray(SHADES * 3) };

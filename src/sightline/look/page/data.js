@@ -47,7 +47,11 @@ const opened = new Map();
 /** One head's numbers of an array {codec, blocks}: a promise of a Float32Array, kept for the next time. */
 function numbers(array, head) {
   const block = array.blocks[head];
-  if (!opened.has(block)) opened.set(block, bytesOf(block).then((bytes) => numbersOf(bytes, array.codec)));
+  if (!opened.has(block))
+    opened.set(
+      block,
+      bytesOf(block).then((bytes) => numbersOf(bytes, array.codec)),
+    );
   return opened.get(block);
 }
 

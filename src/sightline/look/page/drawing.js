@@ -47,7 +47,11 @@ function drawWeights(map, context) {
       if (weight === 0) continue;
       const [x, y, width, height] = map.box(query, key);
       context.fillStyle = inkOn(map.tone(weight));
-      context.fillText(weight < 5e-4 ? "<.001" : weight.toFixed(3).replace(/^0/, ""), x + width / 2, y + height / 2);
+      context.fillText(
+        weight < 5e-4 ? "<.001" : weight.toFixed(3).replace(/^0/, ""),
+        x + width / 2,
+        y + height / 2,
+      );
     }
   }
 }
@@ -86,7 +90,11 @@ function drawAxes(map, context) {
   for (const query of scale.y >= LABELLED ? range(top, bottom) : ticks(top, bottom, plot.height / 70)) {
     const y = plot.top + (query + 0.5 - view.y) * scale.y;
     if (y < plot.top || y > plot.top + plot.height) continue;
-    context.fillText(short(scale.y >= LABELLED ? labelAt(labels.query, query) : counted(query)), plot.left - 7, y);
+    context.fillText(
+      short(scale.y >= LABELLED ? labelAt(labels.query, query) : counted(query)),
+      plot.left - 7,
+      y,
+    );
   }
   context.textAlign = "left";
   for (const key of scale.x >= LABELLED ? range(left, right) : ticks(left, right, plot.width / 90)) {

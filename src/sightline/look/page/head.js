@@ -2,12 +2,17 @@
 
 const NONE = 2 ** 32 - 1;
 
+/** Whether a map's cells are single weights. */
+function hasWeights(picture, map) {
+  return map.rows === picture.queries && map.columns === picture.keys;
+}
+
 /** One level of the map. Query i lies in row ⌊i·R / Lq⌋, key j in column ⌊j·C / Lk⌋. */
 class Grid {
   constructor(picture, map, values) {
     Object.assign(this, { rows: map.rows, columns: map.columns, values });
     Object.assign(this, { queries: picture.queries, keys: picture.keys });
-    this.exact = this.rows === this.queries && this.columns === this.keys;
+    this.exact = hasWeights(picture, map);
   }
 
   rowOf(query) {
@@ -24,7 +29,10 @@ class Grid {
   }
 
   keysOf(column) {
-    return [Math.ceil((column * this.keys) / this.columns), Math.ceil(((column + 1) * this.keys) / this.columns)];
+    return [
+      Math.ceil((column * this.keys) / this.columns),
+      Math.ceil(((column + 1) * this.keys) / this.columns),
+    ];
   }
 
   /** The sum of the weights in a cell. */
@@ -42,13 +50,23 @@ class Grid {
 class Head {
   /** Open what is shown at once; the finer map waits until someone zooms in, unless it has the weights themselves. */
   static async open(picture, index) {
-    const head = Object.assign(new Head(), { picture, index, series: {}, coarse: null, fine: null, top: null });
+    const head = Object.assign(new Head(), {
+      picture,
+      index,
+      series: {},
+      coarse: null,
+      fine: null,
+      top: null,
+    });
     const opening = Object.entries(picture.series).map(async ([name, array]) => {
       head.series[name] = await numbers(array, index);
     });
     const [coarse, finer] = picture.maps;
-    if (coarse) opening.push(numbers(coarse, index).then((values) => (head.coarse = new Grid(picture, coarse, values))));
-    if (finer && finer.rows === picture.queries && finer.columns === picture.keys) opening.push(head.openFine());
+    if (coarse)
+      opening.push(
+        numbers(coarse, index).then((values) => (head.coarse = new Grid(picture, coarse, values))),
+      );
+    if (finer && hasWeights(picture, finer)) opening.push(head.openFine());
     if (picture.topKeys) opening.push(head.openTop());
     await Promise.all(opening);
     return head;

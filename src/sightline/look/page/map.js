@@ -27,7 +27,8 @@ class MapView {
   /** Show another head; the view stays where it is if the lengths are the same. */
   show(head, labels) {
     const { queries, keys } = head.picture;
-    if (queries !== this.queries || keys !== this.keys) Object.assign(this, { view: { x: 0, y: 0, zoom: 1 }, cursor: null });
+    if (queries !== this.queries || keys !== this.keys)
+      Object.assign(this, { view: { x: 0, y: 0, zoom: 1 }, cursor: null });
     Object.assign(this, { head, labels, queries, keys, tone: logScale(head.picture.scale ?? [1e-3, 1]) });
     this.canvas.style.aspectRatio = `1 / ${Math.min(Math.max(queries / Math.max(keys, 1), 0.3), 1)}`;
     this.say(this.cursor ? this.reading(this.cursor) : POINT);
@@ -186,7 +187,8 @@ class MapView {
     const [row, column] = [grid.rowOf(query), grid.columnOf(key)];
     const [queries, keys] = [grid.queriesOf(row), grid.keysOf(column)];
     const where = `${spanned("query", labels.query, queries)} → ${spanned("key", labels.key, keys)}`;
-    if (queries[1] - queries[0] === 1 && keys[1] - keys[0] === 1) return `${where}: weight ${number(grid.sum(row, column))}`;
+    if (queries[1] - queries[0] === 1 && keys[1] - keys[0] === 1)
+      return `${where}: weight ${number(grid.sum(row, column))}`;
     const sharp = this.detailed && head.topKeys(query)?.find(({ index }) => index === key);
     const single = sharp
       ? `; there, query ${quoted(labels.query, query)} → key ${quoted(labels.key, key)}: weight ${number(sharp.weight)}`

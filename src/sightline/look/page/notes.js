@@ -9,7 +9,7 @@ function drawLegend() {
   const none = element("span", { className: "none", ariaHidden: "true" });
   const what = element("span", { className: "quiet", textContent: "weight, in the mean over a cell" });
   at("legend").replaceChildren(none, element("span", { textContent: "0" }), ramp, what);
-  if (state.picture.topKeys && !state.head.exact) {
+  if (state.picture.topKeys && !state.picture.maps.some((map) => hasWeights(state.picture, map))) {
     const single = "zoomed in, squares are single top weights: their share of the cell";
     at("legend").append(element("span", { className: "quiet", textContent: `· ${single}` }));
   }
@@ -22,7 +22,10 @@ function drawLegend() {
   Object.assign(context, { fillStyle: named("quiet"), strokeStyle: named("quiet"), textBaseline: "bottom" });
   const span = Math.log(scale[1] / scale[0]);
   const round = powers(...scale);
-  const marks = round.length > 2 ? round : [...round, ...[2, 5].flatMap((n) => powers(scale[0] / n, scale[1] / n).map((p) => n * p))];
+  const marks =
+    round.length > 2
+      ? round
+      : [...round, ...[2, 5].flatMap((n) => powers(scale[0] / n, scale[1] / n).map((p) => n * p))];
   for (const value of marks) {
     const x = (Math.log(value / scale[0]) / span) * width;
     context.textAlign = x < 20 ? "left" : x > width - 20 ? "right" : "center";
@@ -33,20 +36,26 @@ function drawLegend() {
 
 /** What the page carries, and how exactly. */
 function makeNotes() {
-  const { series, maps, topKeys, notes, queries, keys } = state.picture;
+  const { series, maps, topKeys, notes } = state.picture;
   const lines = [
     "Everything on this page is in this one file; it fetches nothing.",
     ...seriesNotes(series),
-    ...maps.map(({ rows, columns, codec }) => {
-      const cells = rows === queries && columns === keys ? "every single weight" : "sums over its cells";
-      return `Map of ${counted(rows)} × ${counted(columns)}: ${cells}, ${exactness(codec)}.`;
+    ...maps.map((map) => {
+      const cells = hasWeights(state.picture, map) ? "every single weight" : "sums over its cells";
+      return `Map of ${counted(map.rows)} × ${counted(map.columns)}: ${cells}, ${exactness(map.codec)}.`;
     }),
   ];
   if (topKeys) {
-    const which = topKeys.every === 1 ? "every query" : `every ${ordinal(topKeys.every)} query, so that the page stays small`;
+    const which =
+      topKeys.every === 1
+        ? "every query"
+        : `every ${ordinal(topKeys.every)} query, so that the page stays small`;
     lines.push(`The ${topKeys.count} largest weights of ${which}: ${exactness(topKeys.codec)}.`);
   }
-  if (maps.length) lines.push("Colours: one logarithmic scale for all heads; a cell without any weight has the colour of the paper.");
+  if (maps.length)
+    lines.push(
+      "Colours: one logarithmic scale for all heads; a cell without any weight has the colour of the paper.",
+    );
   at("notes").replaceChildren(...[...lines, ...notes].map((textContent) => element("li", { textContent })));
 }
 
@@ -63,5 +72,7 @@ function seriesNotes(series) {
 
 function exactness({ kind, bits, error }) {
   if (kind === "float32") return "as computed, in float32";
-  return kind === "log" ? `${bits} bits, within ${number(100 * error, 2)} %` : `${bits} bits, within ${number(error, 2)}`;
+  return kind === "log"
+    ? `${bits} bits, within ${number(100 * error, 2)} %`
+    : `${bits} bits, within ${number(error, 2)}`;
 }

@@ -3,14 +3,22 @@
 async function makeHeads() {
   const { picture } = state;
   at("heads-part").hidden = picture.heads.length === 1 && manifest.pictures.length === 1;
-  at("heads-hint").textContent = picture.series.entropy ? "with their mean entropy in nats: less is sharper" : "";
+  at("heads-hint").textContent = picture.series.entropy
+    ? "with their mean entropy in nats: less is sharper"
+    : "";
   const buttons = await Promise.all(picture.heads.map((name, index) => headButton(picture, name, index)));
   at("heads").replaceChildren(...buttons);
-  paintHeads();
+  await paintHeads();
 }
 
 async function headButton(picture, name, index) {
-  const button = element("button", { type: "button", className: "head", role: "radio", ariaChecked: "false", tabIndex: -1 });
+  const button = element("button", {
+    type: "button",
+    className: "head",
+    role: "radio",
+    ariaChecked: "false",
+    tabIndex: -1,
+  });
   button.dataset.head = index;
   if (picture.maps.length) button.append(element("canvas", { ariaHidden: "true" }));
   button.append(element("span", { className: "name", textContent: visible(name), title: name }));

@@ -8,9 +8,18 @@ const CHARTED = {
   distance: { title: "Mean distance looked", name: "query", unit: " positions" },
 };
 
-const START = 20; // the first token chosen: the first few of a causal call see little
+const START = 20; // about the first token chosen: the first few of a causal call see little
 
-const state = { picture: null, head: null, labels: null, query: START, key: START, hovered: null, mode: "from" };
+const state = {
+  picture: null,
+  head: null,
+  labels: null,
+  wanted: 0,
+  query: null,
+  key: null,
+  hovered: null,
+  mode: "from",
+};
 const panes = [];
 const charts = {};
 let map = null;
@@ -22,13 +31,18 @@ async function choosePicture(index) {
   const { picture } = state;
   const [query, key] = await Promise.all([labelsOf(picture.queryTokens), labelsOf(picture.keyTokens)]);
   state.labels = picture.oneSequence ? oneSequenceLabels(picture, query, key) : { query, key };
-  state.key = Math.min(state.key, picture.keys - 1);
-  state.query = picture.oneSequence ? state.key - picture.offset : Math.min(state.query, picture.queries - 1);
+  const every = picture.topKeys?.every ?? 1; // begin with a query whose single weights are here
+  state.query = Math.min(state.query ?? Math.ceil(START / every) * every, picture.queries - 1);
+  state.key = picture.oneSequence
+    ? state.query + picture.offset
+    : Math.min(state.key ?? START, picture.keys - 1);
   at("title").textContent = picture.title;
   at("caption").textContent = captionOf(picture);
   makePanes();
   makeCharts();
   makeNotes();
+  at("map-part").hidden = !picture.maps.length;
+  drawLegend();
   await makeHeads();
   await chooseHead(Math.min(state.head?.index ?? 0, picture.heads.length - 1));
 }
@@ -46,8 +60,9 @@ function captionOf(picture) {
 
 async function chooseHead(index) {
   const { picture } = state;
+  state.wanted = index;
   const head = await Head.open(picture, index);
-  if (picture !== state.picture) return; // another layer was chosen meanwhile
+  if (picture !== state.picture || index !== state.wanted) return; // another one was chosen meanwhile
   state.head = head;
   for (const button of at("heads").children) {
     const chosen = Number(button.dataset.head) === index;
@@ -55,16 +70,11 @@ async function chooseHead(index) {
     button.tabIndex = chosen ? 0 : -1;
   }
   at("map-heading").textContent = `Map of ${picture.heads[index]}`;
-  at("map-part").hidden = !head.coarse;
   if (head.coarse) map.show(head, state.labels);
   for (const [name, chart] of Object.entries(charts)) {
-    chart.show(head.series[name], chart.name === "key" ? state.labels.key : labelsForQueries());
+    chart.show(head.series[name], chart.name === "key" ? state.labels.key : state.labels.query);
   }
   update();
-}
-
-function labelsForQueries() {
-  return state.labels.query;
 }
 
 // ---- Choosing a token ----
@@ -73,13 +83,14 @@ function labelsForQueries() {
 function makePanes() {
   const { picture, labels } = state;
   for (const pane of panes.splice(0)) pane.close();
+  at("tokens").replaceChildren();
   const sides = picture.oneSequence
     ? [{ name: "Tokens", side: "both", labels: labels.key, length: picture.keys }]
     : [
         { name: "Queries", side: "query", labels: labels.query, length: picture.queries },
         { name: "Keys", side: "key", labels: labels.key, length: picture.keys },
       ];
-  for (const options of sides.filter(({ length }) => length > 0)) {
+  for (const options of sides) {
     const pane = new TokenPane({
       ...options,
       hover: (index) => hover(index === null ? null : chosenFrom(options.side, index)),
@@ -101,7 +112,8 @@ function chosenFrom(side, index) {
 
 function choose(chosen, { focus = false, pane = null } = {}) {
   Object.assign(state, chosen, { hovered: null });
-  for (const one of panes) one.select(one.side === "query" ? state.query : state.key, { focus: focus && one === pane });
+  for (const one of panes)
+    one.select(one.side === "query" ? state.query : state.key, { focus: focus && one === pane });
   update();
   say();
 }
@@ -134,7 +146,10 @@ function find(text) {
   const numbered = /^\d+$/.test(wanted) && Number(wanted) < pane.length ? Number(wanted) : null;
   const match = (_, step) => (pane.chosen + 1 + step) % pane.length;
   const found =
-    numbered ?? range(0, pane.length - 1).map(match).find((index) => pane.labels?.[index].toLowerCase().includes(wanted));
+    numbered ??
+    range(0, pane.length - 1)
+      .map(match)
+      .find((index) => pane.labels?.[index].toLowerCase().includes(wanted));
   if (found !== undefined) pane.choose(found, {});
   return found !== undefined;
 }
@@ -157,7 +172,10 @@ function makeCharts() {
   for (const [name, options] of Object.entries(CHARTED)) {
     if (!state.picture.series[name]) continue;
     const onKey = options.name === "key";
-    charts[name] = new Chart({ ...options, choose: (index) => (onKey ? chooseKey(index) : chooseQuery(index)) });
+    charts[name] = new Chart({
+      ...options,
+      choose: (index) => (onKey ? chooseKey(index) : chooseQuery(index)),
+    });
     at("charts").append(charts[name].root);
   }
 }
@@ -186,7 +204,7 @@ function toggleTheme() {
 // ---- Beginning ----
 
 async function begin() {
-  readTheme();
+  applyTheme();
   map = new MapView(at("map"), { say: (text) => (at("readout").textContent = text), choose: chooseQuery });
   at("zoom-in").addEventListener("click", () => map.zoomBy(1.6));
   at("zoom-out").addEventListener("click", () => map.zoomBy(1 / 1.6));
@@ -202,17 +220,21 @@ async function begin() {
     event.target.ariaInvalid = String(!find(event.target.value));
   });
   at("layer-choice").hidden = manifest.pictures.length === 1;
-  at("layer").append(...manifest.pictures.map(({ title }, value) => element("option", { value, textContent: title })));
-  at("layer").addEventListener("change", (event) => choosePicture(Number(event.target.value)).catch(trouble));
+  at("layer").append(
+    ...manifest.pictures.map(({ title }, value) => element("option", { value, textContent: title })),
+  );
+  at("layer").addEventListener("change", (event) => choosePicture(Number(event.target.value)));
   await choosePicture(0);
-  applyTheme();
   document.documentElement.dataset.ready = "true";
 }
 
-function trouble(error) {
-  at("trouble").textContent = `This page could not be drawn: ${error.message}. It needs a browser from 2023 or later.`;
+/** Say that something went wrong; the console has the details. */
+function trouble(message) {
+  at("trouble").textContent =
+    `This page could not be drawn: ${message}. It needs a browser from 2023 or later.`;
   at("trouble").hidden = false;
-  throw error;
 }
 
-begin().catch(trouble);
+addEventListener("error", (event) => trouble(event.message));
+addEventListener("unhandledrejection", (event) => trouble(event.reason.message));
+begin();

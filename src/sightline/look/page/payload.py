@@ -55,12 +55,32 @@ class Blocks:
 
 def payload(pictures: Sequence[Picture], budget: int) -> tuple[Manifest, list[str]]:
     """The manifest and the blocks of a page whose blocks should take about `budget` characters."""
+    for picture in pictures:
+        _check(picture)
     blocks = Blocks(budget)
     manifests = [_always(picture, blocks) for picture in pictures]
     for n, (picture, manifest) in enumerate(zip(pictures, manifests, strict=True)):
         share = blocks.left // (len(pictures) - n)  # an equal part of what the others have left
         _as_it_fits(picture, manifest, blocks, share)
     return {"pictures": manifests}, blocks.texts
+
+
+def _check(picture: Picture) -> None:
+    """Every array and every list of names has the size that the picture says."""
+    heads, queries, keys = len(picture.heads), picture.queries, picture.keys
+    if min(heads, queries, keys) < 1:
+        raise ValueError(
+            f"the picture has {heads} heads, {queries} queries and {keys} keys; expected at least one of each."
+        )
+    expected = dict.fromkeys(("entropy", "distance", "lse", "max_score"), (heads, queries))
+    for name, shape in {**expected, "received": (heads, keys)}.items():
+        array = getattr(picture, name)
+        if array is not None and array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; expected {shape}.")
+    for name, count in (("query_tokens", queries), ("key_tokens", keys)):
+        labels = getattr(picture, name)
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"{name} has {len(labels)} labels; expected {count}.")
 
 
 def _always(picture: Picture, blocks: Blocks) -> Manifest:
@@ -221,13 +241,9 @@ class TopKeysPacked:
         indices, weights = (np.asarray(part) for part in top_keys)
         _, queries, count = indices.shape
         codec = best(weights)
-        every = 1
+        every = _about(indices, weights, codec, room)
         while every <= max(queries // 8, 1):
-            texts = [
-                pack(coder.encode(one[::every]))  # an index of −1 becomes 2³² − 1
-                for both in zip(indices, weights, strict=True)
-                for coder, one in zip((Codec("uint32"), codec), both, strict=True)
-            ]
+            texts = _texts(indices, weights, codec, every)
             size = sum(map(len, texts))
             if size <= room:
                 return TopKeysPacked(count, every, codec, texts)
@@ -239,3 +255,19 @@ class TopKeysPacked:
         ids = blocks.add(*self.texts)
         described = {"count": self.count, "every": self.every, "codec": _described(self.codec)}
         return {**described, "indices": ids[::2], "blocks": ids[1::2]}
+
+
+def _texts(indices: Array, weights: Array, codec: Codec, every: int) -> list[str]:
+    """Each head's indices (−1 becomes 2³² − 1) and weights, of every n-th query."""
+    return [
+        pack(coder.encode(one[::every]))
+        for both in zip(indices, weights, strict=True)
+        for coder, one in zip((Codec("uint32"), codec), both, strict=True)
+    ]
+
+
+def _about(indices: Array, weights: Array, codec: Codec, room: int) -> int:
+    """Every how many queries to try first: a little too many of them, going by a sample."""
+    sparse = max(1, indices.shape[1] // 1024)
+    size = sum(map(len, _texts(indices, weights, codec, sparse))) * sparse
+    return max(1, int(0.9 * size / max(room, 1)))

@@ -11,7 +11,11 @@ class TokenPane {
     Object.assign(this, { name, labels, length, hover, choose, chosen: 0, tones: null, describe: () => "" });
     this.lines = element("div", { className: "lines" });
     this.spacer = element("div", { className: "spacer" }, this.lines);
-    this.scroll = element("div", { className: "scroll", role: "listbox", ariaLabel: name, tabIndex: -1 }, this.spacer);
+    this.scroll = element(
+      "div",
+      { className: "scroll", role: "listbox", ariaLabel: name, tabIndex: -1 },
+      this.spacer,
+    );
     this.ruler = element("canvas", { className: "ruler", ariaHidden: "true" });
     this.root = element("div", { className: "pane" }, this.scroll, this.ruler);
     this.scroll.addEventListener("scroll", () => this.render());
@@ -77,7 +81,11 @@ class TokenPane {
   line(line) {
     const last = line + 1 < this.starts.length ? this.starts[line + 1] : this.length;
     const tokens = range(this.starts[line], last - 1).map((index) => {
-      const token = element("span", { className: "token", role: "option", textContent: labelAt(this.labels, index) });
+      const token = element("span", {
+        className: "token",
+        role: "option",
+        textContent: labelAt(this.labels, index),
+      });
       token.dataset.index = index;
       token.ariaPosInSet = index + 1;
       token.ariaSetSize = this.length;
@@ -125,7 +133,12 @@ class TokenPane {
     const total = this.starts.length * LINE;
     context.strokeStyle = named("quiet");
     const seen = (this.scroll.clientHeight / total) * height;
-    context.strokeRect(0.5, (this.scroll.scrollTop / total) * height + 0.5, width - 1, Math.min(seen, height) - 1);
+    context.strokeRect(
+      0.5,
+      (this.scroll.scrollTop / total) * height + 0.5,
+      width - 1,
+      Math.min(seen, height) - 1,
+    );
     context.fillStyle = named("accent");
     context.fillRect(0, (this.lineOf[this.chosen] / this.starts.length) * height, width, 2);
   }

@@ -16,6 +16,12 @@ function counted(value) {
   return value.toLocaleString("en");
 }
 
+/** 1st, 2nd, 3rd, … */
+function ordinal(count) {
+  const ending = { 1: "st", 2: "nd", 3: "rd" }[count % 10];
+  return `${count}${count % 100 > 10 && count % 100 < 14 ? "th" : (ending ?? "th")}`;
+}
+
 /** A token with everything in it visible: spaces at its ends, line ends, control characters. */
 function visible(token) {
   const shown = token
