@@ -8,11 +8,13 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
+
+    from sightline.look.picture import Picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -22,6 +24,7 @@ FLAGS = (
     *("--disable-extensions", "--disable-default-apps", "--hide-scrollbars", "--window-size=1400,1500"),
 )
 PATIENCE = 20  # seconds
+DIGITS = 5e-4  # the relative error of numbers that are shown with four digits
 
 
 def why_not() -> str | None:
@@ -128,10 +131,51 @@ def to_number(text: str) -> float:
     return float(found[0].replace("−", "-").replace(",", ""))
 
 
-def opened(profile: Path) -> Iterator[Browser]:
-    """A browser, closed in the end."""
-    browser = Browser(profile)
-    try:
-        yield browser
-    finally:
-        browser.driver.quit()
+# ---- What the page shows ----
+
+
+def top_rows(browser: Browser) -> list[tuple[int, str, float]]:
+    """The table of top keys: indices, tokens, weights."""
+    rows = browser.js(
+        "[...document.querySelectorAll('#top-rows tr')].map(r => [...r.cells].map(c => c.textContent))"
+    )
+    return [(int(key), token, to_number(weight)) for key, token, weight, _ in rows]
+
+
+def expect_top_rows(browser: Browser, picture: Picture, head: int, query: int) -> None:
+    """The table has exactly the query's top keys, with their tokens and weights."""
+    assert picture.top_keys is not None
+    assert picture.key_tokens is not None
+    indices, weights = (part[head, query] for part in picture.top_keys)
+    rows = top_rows(browser)
+    assert [row[0] for row in rows] == indices[indices >= 0].tolist()
+    assert [row[1] for row in rows] == [picture.key_tokens[key] for key in indices if key >= 0]
+    np.testing.assert_allclose([row[2] for row in rows], weights[indices >= 0], rtol=DIGITS)
+
+
+def fact(browser: Browser, name: str) -> float:
+    """The number of that name that is said of the current token."""
+    facts = browser.js(
+        "Object.fromEntries([...document.querySelectorAll('#facts div')]"
+        ".map(f => [f.querySelector('dt').textContent, f.querySelector('b').textContent]))"
+    )
+    return to_number(facts[name])
+
+
+def focused(browser: Browser) -> str | None:
+    """The index of the token that has the focus."""
+    index = browser.js("document.activeElement.dataset.index")
+    return None if index is None else str(index)
+
+
+def tones(browser: Browser) -> dict[int, str]:
+    """The colours of the tokens in view that have one."""
+    found = browser.js(
+        "[...document.querySelectorAll('.token')].map(t => [+t.dataset.index, t.style.backgroundColor])"
+    )
+    return {index: colour for index, colour in found if colour}
+
+
+def brightness(colour: str) -> int:
+    """The sum of red, green and blue of "rgb(…)"."""
+    return sum(map(int, colour[4:-1].split(",")))
