@@ -12,6 +12,19 @@ from browser import DIGITS, brightness, expect_top_rows, fact, focused, to_numbe
 from pictures import small
 from test_look_page import HOSTILE
 
+# Of the text on a shaded token, as WCAG 2 defines contrast.
+LOWEST_CONTRAST = """(() => {
+  const luminance = (colour) => colour.match(/\\d+/g).slice(0, 3).map((part) => part / 255)
+    .map((x) => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, x, i) => sum + x * [0.2126, 0.7152, 0.0722][i], 0.05);
+  const tokens = [...document.querySelectorAll(".token")].filter((token) => token.style.backgroundColor);
+  return Math.min(...tokens.map(({ style }) => {
+    const [text, ground] = [luminance(style.color), luminance(style.backgroundColor)];
+    return Math.max(text, ground) / Math.min(text, ground);
+  }));
+})()"""
+
+
 # ---- Heads and layers ----
 
 
@@ -147,6 +160,7 @@ def test_shades_follow_the_weights(show: Any) -> None:
         order = np.argsort(-values)
         assert light[order[0]] == min(light), mode
         assert np.all(np.diff(np.array(light)[order]) >= 0), mode
+        assert browser.js(LOWEST_CONTRAST) > 4.5, mode
         label = browser.js(f"document.querySelector('#tokens [data-index=\"{order[0]}\"]').ariaLabel")
         assert to_number(label.partition(": ")[2]) == pytest.approx(values.max(), rel=6e-3)
         assert to_number(browser.text("#shade-note").rpartition(" is ")[2]) == pytest.approx(

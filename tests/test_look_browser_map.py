@@ -150,8 +150,9 @@ def test_the_smallest_and_the_largest_of_quantised_numbers(show: Any) -> None:
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_almost_no_tokens(show: Any, length: int) -> None:
-    picture = small(length, heads=1)
+    picture = dataclasses.replace(small(length, heads=1), heads=("7",))
     browser = show(picture)
+    assert browser.text("#map-heading") == "Map of head 7"
     browser.click(f"#tokens [data-index='{length - 1}']")
     expect_top_rows(browser, picture, 0, length - 1)
 

@@ -41,11 +41,11 @@ function colourOf(tone) {
   return `rgb(${theme.shades[at]} ${theme.shades[at + 1]} ${theme.shades[at + 2]})`;
 }
 
-/** Text that can be read on that colour. */
+/** Text that can be read on that colour: black or white, whichever has the better contrast. */
 function inkOn(tone) {
   const at = 3 * shadeOf(tone);
-  const [red, green, blue] = theme.shades.subarray(at, at + 3);
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 118 ? "#10151c" : "#ffffff";
+  const [red, green, blue] = Array.from(theme.shades.subarray(at, at + 3), (part) => (part / 255) ** 2.2);
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 ? "#000000" : "#ffffff";
 }
 
 /** A colour that page.css names. */

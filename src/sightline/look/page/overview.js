@@ -21,7 +21,7 @@ async function headButton(picture, name, index) {
   });
   button.dataset.head = index;
   if (picture.maps.length) button.append(element("canvas", { ariaHidden: "true" }));
-  button.append(element("span", { className: "name", textContent: visible(name), title: name }));
+  button.append(element("span", { className: "name", textContent: headNamed(name), title: name }));
   if (picture.series.entropy) {
     const entropy = (await numbers(picture.series.entropy, index)).filter(Number.isFinite);
     const mean = entropy.reduce((sum, value) => sum + value, 0) / (entropy.length || 1);

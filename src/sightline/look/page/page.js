@@ -69,7 +69,7 @@ async function chooseHead(index) {
     button.ariaChecked = String(chosen);
     button.tabIndex = chosen ? 0 : -1;
   }
-  at("map-heading").textContent = `Map of ${picture.heads[index]}`;
+  at("map-heading").textContent = `Map of ${headNamed(picture.heads[index])}`;
   if (head.coarse) map.show(head, state.labels);
   for (const [name, chart] of Object.entries(charts)) {
     chart.show(head.series[name], chart.name === "key" ? state.labels.key : state.labels.query);

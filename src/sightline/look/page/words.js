@@ -35,6 +35,11 @@ function visible(token) {
   return shown || "∅";
 }
 
+/** What to call a head: "head 3" where its name is only a number. */
+function headNamed(name) {
+  return /^\d+$/.test(name) ? `head ${name}` : visible(name);
+}
+
 /** The visible label of a token: its number where it has none. */
 function labelAt(labels, index) {
   return labels ? visible(labels[index]) : String(index);
