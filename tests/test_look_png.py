@@ -127,6 +127,7 @@ def test_tokens_name_the_axes_where_there_is_room() -> None:
     head = next(axes for title, axes in panels(picture).items() if title.startswith("head "))
     assert names(head.xaxis) == expected
     assert names(head.yaxis) == expected
+    assert not any(label.get_parse_math() for label in head.xaxis.get_ticklabels())
     many, _ = taken(1, 300, 300, tokens=["word"] * 300)
     head = next(axes for title, axes in panels(many).items() if title.startswith("head "))
     assert "word" not in names(head.xaxis)

@@ -59,6 +59,14 @@ def test_summary_is_the_mean_of_the_definition() -> None:
         assert [x for _, x in head.most] == pytest.approx(np.sort(received)[::-1][:4])
 
 
+def test_received_is_a_share_of_the_queries() -> None:
+    picture, steps = taken(1, 6, 15)
+    (head,) = heads(picture)
+    assert head.received is not None
+    np.testing.assert_allclose(head.received, steps.weights[0].sum(0) / 6, rtol=1e-6)
+    assert head.received.sum() == pytest.approx(1.0)
+
+
 def test_queries_that_see_nothing_do_not_count() -> None:
     picture, steps = taken(2, 6, 6, key_lengths=np.array(3), window=(1, 1))
     seeing = np.asarray(steps.seen.any(-1))
@@ -216,6 +224,23 @@ def test_words_are_not_broken_where_a_line_has_room() -> None:
     assert [line.plain for line in lines[::2]] == ["peep", "peeped"]
     lines, _ = shaded.text(["a", "##b" * 1, "##" + "c" * 30], np.ones(3), 10, 9, UNICODE, colour=False)
     assert lines[0].plain == "ab"
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_lines_are_filled_and_not_over(colour: bool) -> None:
+    lines, _ = shaded.text(["ab"] * 40, np.ones(40), 11, 99, UNICODE, colour=colour)
+    assert {line.plain.rstrip() for line in lines[:: 1 if colour else 2]} == {"ab ab ab ab"}
+
+
+def test_columns_are_whole_or_not_there() -> None:
+    picture, _ = taken(12, 8, 8, tokens=[word * 3 for word in WORDS])
+    for width in range(30, 130):
+        heading, *rows = drawn(picture, width)[1:14]
+        assert ("sharpest" in heading) == all("→" in row for row in rows)
+        if "sharpest" in heading:
+            assert all(re.search(r"→ .* [01]\.\d\d\b", row) for row in rows)
+        if "receives most" in heading:
+            assert all("%" in row[heading.index("receives most") :] for row in rows)
 
 
 def test_wide_letters_keep_to_the_width() -> None:
