@@ -63,7 +63,7 @@ def _undisturbed() -> Iterator[None]:
         import matplotlib as mpl
 
         with mpl.rc_context(STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
             yield
     finally:
         talkative.setLevel(level)
