@@ -42,6 +42,7 @@ ANNEXES = {
     "reference_gradients": "reference",
     "reference_statistics": "reference",
     "explain": "reference",
+    "merge_seen": "merge",
     "parts": "reference",
     "tables": "reference",
     "__main__": "cli",

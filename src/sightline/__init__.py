@@ -1,5 +1,6 @@
 """Sightline: exact scaled dot-product attention on the CPU, by kernels generated for the very call."""
 
+from sightline import merge_seen as _merge_seen
 from sightline import see as _see
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
@@ -25,4 +26,5 @@ __all__ = [
     "set_num_threads",
 ]
 
-_see.draw_with(_draw.plot)  # what Seen.plot does: see.py knows no later room, so the front tells it
+# What Seen's methods do: see.py knows no later room, so the front tells it.
+_see.do_with(plot=_draw.plot, merge=_merge_seen.merge)

@@ -47,21 +47,28 @@ def merge(outputs: Sequence[Any], lses: Sequence[Any], *, layout: str = "BHLD") 
     weights = [_view(x, f"lses[{i}]") for i, x in enumerate(lses)]
     _check(views, weights, layout)
     wide = np.float64 if views[0].dtype == np.float64 else np.float32
-    highest = np.max(weights, axis=0)
-    shift = np.where(np.isneginf(highest), 0.0, highest).astype(highest.dtype)
-    total, output = np.zeros(highest.shape, highest.dtype), np.zeros(views[0].shape, wide)
-    for part, lse in zip(views, weights, strict=True):
-        weight = np.exp(lse - shift)
-        total += weight
-        share = _beside(weight, layout)
-        output += np.where(share == 0, 0, part.astype(wide) * share)
-    some = _beside(total, layout) != 0
-    output = np.divide(output, _beside(total, layout), out=np.zeros_like(output), where=some)
-    with np.errstate(divide="ignore"):
-        joined = shift + np.log(total)
+    output = np.zeros(views[0].shape, wide)
+    each, joined = shares(weights)
+    for part, share in zip(views, each, strict=True):
+        factor = _beside(share, layout)
+        output += np.where(factor == 0, 0, part.astype(wide) * factor)
     return _given_back(outputs[0], output, views[0].dtype.name), _given_back(
         lses[0], joined, joined.dtype.name
     )
+
+
+@np.errstate(invalid="ignore", divide="ignore")  # a NaN, or a sink of +∞, makes NaN of its row
+def shares(lses: Sequence[NDArray[Any]]) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+    """exp(lse_i − lse) of each part, 0 where it saw nothing, and lse = log Σ_i exp(lse_i).
+
+    Shares add up to 1 also where lse itself is too large to tell the parts apart.
+    """
+    highest = np.max(lses, axis=0)
+    shift = np.where(np.isneginf(highest), 0.0, highest).astype(highest.dtype)
+    weights = [np.exp(lse - shift) for lse in lses]
+    total = sum(weights, np.zeros(highest.shape, highest.dtype))
+    some = total != 0
+    return [np.divide(w, total, out=np.zeros_like(w), where=some) for w in weights], shift + np.log(total)
 
 
 def _view(x: Any, name: str) -> NDArray[Any]:

@@ -206,7 +206,7 @@ class Seen:
               head  entropy
                  0     0...
         """
-        _drawing["plot"](
+        _later["plot"](
             self,
             path,
             tokens=tokens,
@@ -217,10 +217,55 @@ class Seen:
             query_offset=query_offset,
         )
 
+    @classmethod
+    def merge(
+        cls,
+        parts: Sequence[Seen],
+        see: See | Sequence[str],
+        *,
+        over: Literal["keys", "queries"],
+        first_keys: Sequence[int] | None = None,
+        sinks: Any = None,
+    ) -> Seen:
+        """Joins what was seen of the parts of a call into what would be seen of the whole, where that is possible.
 
-_drawing: dict[str, Callable[..., None]] = {}
+        Over "queries" (a long prompt in chunks): parts have the queries one after the other, each its own
+        query_offset, and the same keys, or fewer of them if only keys are missing at the end that their queries
+        do not see. Everything can be joined but `pooled`, a normalised `received` and the mean of largest
+        weights (`per_group` with "max").
+
+        Over "keys" (a cache in chunks, or on several machines): parts have the same queries, and keys one
+        after the other, without sinks. A part whose keys begin at key f is called with query_offset − f. `lse`
+        must have been seen, and what adds up the weights of many queries (received, pooled, diagonals) cannot
+        be joined.
+
+        Args:
+            parts: what was seen of each part, in order.
+            see: what the parts were asked, in the same words; or less of it. What it asks is joined.
+            over: "keys" or "queries".
+            first_keys: over keys, with top_keys: the place of each part's first key among all keys.
+            sinks: over keys: (Hq,) logits of the whole call.
+
+        Raises:
+            TypeError, ValueError: what came, what was expected, and what to try.
+
+        Example:
+            >>> import numpy as np, sightline
+            >>> q, k = np.random.default_rng(0).standard_normal((2, 8, 100, 16))
+            >>> see = sightline.See(lse=True, entropy=True, received=True)
+            >>> def chunk(i):  # 50 queries, from number i on
+            ...     return sightline.look_only(q[:, i:i + 50], k, causal=True, query_offset=i, see=see)
+            >>> seen = sightline.Seen.merge([chunk(0), chunk(50)], see, over="queries")
+            >>> np.allclose(seen.received, sightline.look_only(q, k, causal=True, see=see).received)
+            True
+        """
+        joined: Seen = _later["merge"](parts, see, over=over, first_keys=first_keys, sinks=sinks)
+        return joined
 
 
-def draw_with(plot: Callable[..., None]) -> None:
-    """From here on `Seen.plot` calls `plot(seen, path, **labels)`: this room knows no later one that draws."""
-    _drawing["plot"] = plot
+_later: dict[str, Callable[..., Any]] = {}
+
+
+def do_with(*, plot: Callable[..., None], merge: Callable[..., Seen]) -> None:
+    """What `Seen.plot` and `Seen.merge` do from here on: this room knows no later one that draws or joins."""
+    _later.update(plot=plot, merge=merge)
