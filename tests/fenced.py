@@ -20,8 +20,8 @@ import sightline
 from cases import DTYPES, Case, build, documents, ints, lying, per_head, random_bias, random_mask
 from corners import every_other, poison_keys, put, reversed_dims, reversed_lengths
 from sightline import arrays
-from sightline.cpu import run
-from sightline.see import PER_QUERY, Seen
+from sightline.cpu import run, sums
+from sightline.see import PER_QUERY, Received, See, Seen
 
 if TYPE_CHECKING:
     from cases import Array
@@ -32,6 +32,13 @@ FORBIDDEN, READ = 0, mmap.PROT_READ
 _c = ctypes.CDLL(None, use_errno=True)
 _kept: list[mmap.mmap] = []
 
+LOOK = See(
+    received=Received(slice(1, None, 2), normalize=True),
+    top_keys=3,
+    pooled=(5, 37),
+    diagonals=True,
+    rows=(0, -1),
+)
 CASES = [
     Case("plain", lengths=(67, 131)),
     Case("one-query", lengths=(1, 129)),
@@ -60,6 +67,14 @@ CASES = [
         poison=put("value", np.nan, 0, 9, 3),
         options={"see": PER_QUERY, "query_offset": 64, "causal": True},
     ),
+    Case("look", heads=(4, 2), lengths=(67, 131), options={"see": LOOK}),
+    Case("look-causal-in-runs", lengths=(601, 601), dims=(9, 3), options={"see": LOOK, "causal": True}),
+    Case(
+        "look-window-masked",
+        lengths=(131, 131),
+        options={"see": LOOK, "window": (9, 3), "mask": random_mask("hqk")},
+    ),
+    Case("look-one-key", lengths=(65, 1), options={"see": LOOK}),
     Case("strided", lengths=(67, 131), dims=(41, 41), arrange=every_other),
     Case("reversed", lengths=(67, 131), arrange=reversed_lengths),
     Case(
@@ -149,11 +164,20 @@ def attend(case: Case, dtype: str, *, at_end: bool) -> str:
     written = [fence]
 
     def empty_like(_: object, shape: tuple[int, ...], dtype: str) -> Array:
-        made, fence = fenced(np.full(shape, 77, DTYPES[dtype]), at_end=at_end, writable=True)
+        made, fence = fenced(np.full(shape, 77, DTYPES.get(dtype, dtype)), at_end=at_end, writable=True)
         written.append(fence)
         return made
 
-    with mock.patch.object(run, "_workspace", workspace), mock.patch.object(arrays, "empty_like", empty_like):
+    def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        made, fence = fenced(np.zeros(shape, dtype), at_end=at_end, writable=True)
+        written.append(fence)
+        return made
+
+    with (
+        mock.patch.object(run, "_workspace", workspace),
+        mock.patch.object(arrays, "empty_like", empty_like),
+        mock.patch.object(sums, "zeros", zeros),
+    ):
         got = everything(sightline.attention(*moved, **options, out=out))
     if any(set(fence.canaries()) - {CANARY} for fence in written):
         return "the kernel wrote beside the output"
@@ -164,7 +188,9 @@ def attend(case: Case, dtype: str, *, at_end: bool) -> str:
 def everything(answer: Any) -> list[bytes]:
     """The bytes of the output, and of what is seen."""
     output, seen = answer if isinstance(answer, tuple) else (answer, Seen())
-    return [output.tobytes(), *(x.tobytes() for name in PER_QUERY if (x := getattr(seen, name)) is not None)]
+    fields = [getattr(seen, name) for name in Seen.__slots__ if name != "top_keys"]
+    parts = [output, *fields, *(seen.top_keys or ())]
+    return [x.tobytes() for x in parts if x is not None]
 
 
 def main(dtype: str) -> int:

@@ -111,7 +111,10 @@ class _Sweep:
 
 
 def _load_sums(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
-    """Shift and log_sum of each row; log_sum = +∞, which leaves no weight, for lanes without a row."""
+    """Shift and log_sum of each row; log_sum = +∞, which leaves no weight, for lanes without a row.
+
+    Such a lane repeats the last row. If that is undefined the lane stays so, and adds NaN where the row does.
+    """
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
         exists, place = number >= 0, number.max(0) * k.element_bytes
@@ -131,12 +134,12 @@ def weights(k: Kernel) -> Function:
         shift, log_sum, table = (k.table(w, part) for part in ("high", "sum", "scores"))
         c = k.number(a, "exponent")
         with f.loop(0, vectors, name="rows") as g:
-            m, minus_log, exists = shift[g], -log_sum[g], log_sum[g] != INFINITY
+            m, minus_log = shift[g], -log_sum[g]
             with f.loop(0, n, UNROLL, name="keys") as j:
                 for u in range(UNROLL):
                     s = table[j + u, g]
                     weight = exp2((s - m).fma(c, minus_log))
-                    table[j + u, g] = ((s != NEGATIVE_INFINITY) & exists).where(weight, 0.0)
+                    table[j + u, g] = (s != NEGATIVE_INFINITY).where(weight, 0.0)  # also where log_sum is NaN
             with f.loop(n, (n + (k.lanes - 1)) // k.lanes * k.lanes, name="beyond") as j:
                 table[j, g] = f.zeros(k.vec)
     return f

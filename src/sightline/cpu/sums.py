@@ -46,7 +46,7 @@ class Sums:
 
     def _items(self, pitch: int) -> NDArray[Any]:
         """A row of zeros for each work item."""
-        return np.zeros((*self.heads, self.plan.runs, pitch), self.dtype)
+        return zeros((*self.heads, self.plan.runs, pitch), self.dtype)
 
     def _given(self, result: NDArray[Any], like: Any) -> Any:
         """A result of NumPy's; a plain (L, D) call has no axis of heads."""
@@ -114,7 +114,7 @@ class OfPicture(Sums):
     def make(self, like: Any) -> dict[str, Any]:
         """A picture for each head, with a row more for each item."""
         shape = (*self.heads, self.rows + self.plan.runs, self.columns + self.lanes)
-        return {"pooled": np.zeros(shape, self.dtype)}
+        return {"pooled": zeros(shape, self.dtype)}
 
     def join(self, written: dict[str, Any], like: Any) -> dict[str, Any]:
         """Every item's rows, where they belong."""
@@ -209,6 +209,11 @@ def numbers_of(sums: list[Sums], start: int) -> tuple[dict[str, int], int]:
         for name, size in part.scratch.items():
             numbers[name], place = place, place + size
     return numbers, place - start
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Room for sums."""
+    return np.zeros(shape, dtype)
 
 
 def _fill(x: Any, numbers: Any) -> None:
