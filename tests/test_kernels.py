@@ -210,6 +210,7 @@ OTHERS = [
     replace(PLAIN, sinks=True),
     replace(PLAIN, listed=True),
     *(replace(PLAIN, see=(name,)) for name in PER_QUERY),
+    replace(PLAIN, few=1),
     replace(PLAIN, see=PER_QUERY),
 ]
 

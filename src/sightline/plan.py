@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
+MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
 THREAD_FLOPS = 4e6  # a thread with less to do than this costs more to wake than it helps
 LEAST_RUN = (
     8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
@@ -53,6 +54,8 @@ class KernelKey:
     softcap: bool = False
     alibi: bool = False
     sinks: bool = False
+    few: int = 0
+    """query rows of a block, rounded up to a power of two, where they are too few to put them in lanes; or 0"""
     see: tuple[str, ...] = ()
     """what is said of the weights: of each query's in the first pass, of each key's and more in the second"""
     listed: bool = False
@@ -72,6 +75,11 @@ class KernelKey:
     def settles(self) -> bool:
         """Sums over very many tiles are kept in two levels: worth it where the output is as fine as the sums."""
         return self.dtype in {"float32", "float64"}
+
+    @property
+    def copies_with_care(self) -> bool:
+        """Values are copied into rows of the arithmetic's type only for blocks that are done again with care."""
+        return bool(self.few) and SIZES[self.dtype] != self.element_bytes
 
     @property
     def modified(self) -> bool:
@@ -262,14 +270,15 @@ def plan(
     """
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
+    few = 0 if chosen else _few(p, isa, paired=paired, values=values)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
         value_dim=p.value_dim if values else 0,
         tile_keys=_tile_keys(p),
-        stage_key=not _in_pairs(p.key) if paired else _staged(p.key),
-        stage_value=values and _staged(p.value),
+        stage_key=not few and (not _in_pairs(p.key) if paired else _staged(p.key)),
+        stage_value=values and not few and _staged(p.value),
         paired=paired,
         banded=band.left is not None or band.right is not None,
         mask=p.mask is not None,
@@ -279,6 +288,7 @@ def plan(
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
         sinks=p.sinks is not None and not second,
+        few=few,
         see=see,
         listed=chosen is not None,
     )
@@ -286,6 +296,18 @@ def plan(
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
     by_block = shared and p.heads > 1 and not second
     return Plan(p, isa, kernel, folded, by_block, chosen, second)
+
+
+def _few(p: Problem, isa: Isa, *, paired: bool, values: bool) -> int:
+    """Rows of the kernel for few rows, where that is the one to take."""
+    rows = p.queries * p.group
+    lanes = isa.lanes(8 if p.dtype == "float64" else 4)
+    read = (p.key, p.value) if values else (p.key,)
+    in_place = all(spec.strides[-1] == SIZES[p.dtype] for spec in read)
+    wide = p.dim >= lanes * (2 if paired else 1) and (p.value_dim >= lanes or not values)
+    if not 0 < rows <= MOST_FEW or not in_place or not wide or (paired and p.dim % 2):
+        return 0
+    return 1 << (rows - 1).bit_length()
 
 
 def _staged(rows: Spec) -> bool:

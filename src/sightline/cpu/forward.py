@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import formats, softmax, statistics, tiles, transpose
+from sightline.cpu import few, formats, softmax, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.scoring import Scoring
@@ -62,14 +62,15 @@ class _Block:
         key = k.key
         self.k = k
         self.scoring = Scoring(k)
-        self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired else None
+        self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired and key.stage_value else None
         self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
         next_keys = key.dim * formats.size(key.dtype)
         product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {
-            False: tiles.outer(k, product),
+            False: (few if key.few else tiles).outer(k, product),
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
+        self.turn = few.turn(k) if key.few else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
         self.settle = {
             (careful, last): softmax.settle(k, careful=careful, last=last)
@@ -108,6 +109,9 @@ class _Block:
             output[d, g] = f.zeros(k.vec)
             if k.key.settles:
                 k.table(w, "kept_output")[d, g] = f.zeros(k.vec)
+        in_rows = self.turn is not None and not careful
+        if in_rows:
+            few.clear(k, f, w)
         keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
@@ -116,10 +120,22 @@ class _Block:
             f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
             if k.key.settles:
                 with f.when(corner // size % period == period - 1):
+                    if self.turn and in_rows:
+                        f.call(self.turn, w)
+                        few.clear(k, f, w)
                     f.call(self.settle[careful, False], a, w, rows.vectors)
+        if self.turn and in_rows:
+            f.call(self.turn, w)
         if k.key.settles:
             with f.when(rows.end > size * (period - 1)):
                 f.call(self.settle[careful, True], a, w, rows.vectors)
+
+    def _copied(self, *, careful: bool) -> Function | None:
+        """How values are copied before they are multiplied, if they are."""
+        key = self.k.key
+        if careful:
+            return self.scoring.rows_to_rows if key.stage_value or key.copies_with_care else None
+        return None if not key.stage_value else self.rows_to_pairs or self.scoring.rows_to_rows
 
     def _tile(self, *, careful: bool) -> Function:
         """One tile of keys against the block's rows.
@@ -137,7 +153,7 @@ class _Block:
             keys, values = keys + first * key_row, values + first * value_row
             self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (values, value_row))
             f.call(self.weights[careful], a, w, first, n, vectors)
-            copy = self.rows_to_pairs if k.key.paired and not careful else self.scoring.rows_to_rows
+            copy = self._copied(careful=careful)
             packed, row = self.scoring.packed(f, a, w, "value", values, n, copy)
             f.call(self.accumulate[careful], w, packed, row, n, vectors, keys + n * key_row, key_row)
             f.give(1)

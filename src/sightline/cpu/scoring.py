@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import formats, modify, tiles, transpose
+from sightline.cpu import few, formats, modify, tiles, transpose
 from sightline.cpu.rows import of_sequence
 from sightline.cpu.values import BOOL, INT
 
@@ -29,9 +29,11 @@ class Scoring:
         self.rows_to_words = transpose.rows_to_words(k) if key.paired and key.stage_key else None
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
-        self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if key.stage_key or key.stage_value else None
+        copies = key.stage_key or key.stage_value or key.copies_with_care
+        self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if copies else None
         soon = (key.value_dim or key.dim) * formats.size(key.dtype)  # the rows of V, or the next ones of K
-        self.products = tiles.inner(k, tiles.Product("scores", key.dim, "query", "scores", soon, top=True))
+        product = tiles.Product("scores", key.dim, "query", "scores", soon, top=True)
+        self.products = (few if key.few else tiles).inner(k, product)
         self.pack_mask = modify.pack_mask(k) if key.mask else None
         self.modify = modify.modify(k) if key.modified or key.selective else None
 
@@ -67,7 +69,8 @@ class Scoring:
         the bytes from one to the next.
         """
         keys, first, n = tile
-        copy = self.rows_to_words if self.k.key.paired else self.rows_to_rows
+        key = self.k.key
+        copy = None if not key.stage_key else self.rows_to_words if key.paired else self.rows_to_rows
         packed, row = self.packed(f, a, w, "key", keys, n, copy)
         f.call(self.products, w, packed, row, n, vectors, *soon)
         self._modified(f, a, w, first, n, vectors, full)
@@ -79,9 +82,9 @@ class Scoring:
         """The tile's keys or values as rows of words: as they are, or copied."""
         k, key = self.k, self.k.key
         row = k.argument(f, a, f"{name}_row")
-        stage, dim = {"key": (key.stage_key, key.dim), "value": (key.stage_value, key.value_dim)}[name]
-        if not stage or copy is None:
+        if copy is None:
             return rows, row
+        dim = {"key": key.dim, "value": key.value_dim}[name]
         target, words = k.place(w, f"{name}s"), (k.words(dim) if name == "key" else dim)
         f.call(copy, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
         return target, f.value(words * k.element_bytes)

@@ -54,7 +54,7 @@ def inner(k: Kernel, p: Product) -> Function:
                 # The last group repeats the last key: a harmless copy of a score, and no read past the end.
                 numbers = [(j + t).min(n - 1) for t in range(k.tile.keys)]
                 for number in numbers:
-                    _fetch(soon + number * soon_row, p.soon)
+                    fetch(soon + number * soon_row, p.soon)
                 _inner_tile(k, f, w, p, [keys + number * key_row for number in numbers], j, g, width)
     return f
 
@@ -91,7 +91,7 @@ def outer(k: Kernel, p: Product) -> Function:
         for width, g in _vector_groups(k, f, vectors):
             with f.loop(0, steps, name="dims") as step:
                 for t in range(share):
-                    _fetch(soon + (step * share + t) * soon_row, p.soon)
+                    fetch(soon + (step * share + t) * soon_row, p.soon)
                 rows = values, value_row, n
                 _outer_tile(k, f, w, p, rows, step * k.tile.dims, g, k.tile.dims, width)
             if rest:
@@ -146,7 +146,7 @@ def _multiply(k: Kernel, sums: list[list[Variable]], numbers: list[Pointer], lan
             total.value = k.multiply_add(broadcast, vector, total.value)
 
 
-def _fetch(row: Pointer, size: int) -> None:
+def fetch(row: Pointer, size: int) -> None:
     """Begin to bring a row into the cache."""
     for line in range(0, size, CACHE_LINE):
         (row + line).prefetch()

@@ -294,11 +294,11 @@ class Pointer:
         """The address that stands there."""
         return Pointer(self.f, self.f.builder.load(self.ir, typ=ADDRESS, align=8))
 
-    def prefetch(self, *, write: bool = False) -> None:
-        """Bring the cache line there into the second-level cache; harmless for any address."""
+    def prefetch(self, *, write: bool = False, near: bool = False) -> None:
+        """Bring the cache line there into the second-level cache, or the first; harmless for any address."""
         module, builder = self.f.module, self.f.builder
         callee = module.declared("llvm.prefetch.p0", ir.VoidType(), [ADDRESS, I32, I32, I32])
-        builder.call(callee, [self.ir, *(ir.Constant(I32, x) for x in (int(write), 2, 1))])
+        builder.call(callee, [self.ir, *(ir.Constant(I32, x) for x in (int(write), 3 if near else 2, 1))])
 
     def address(self) -> Value:
         """The address as a number."""

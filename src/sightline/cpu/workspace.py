@@ -41,11 +41,14 @@ class Workspace:
         parts = {
             "query": (key.dim + lanes) * ROW_BYTES,
             "output": (key.value_dim + lanes) * ROW_BYTES,
+            "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
             "scores": tile * ROW_BYTES,
             "kept_output": key.value_dim * ROW_BYTES if key.settles else 0,
             "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
             "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
-            "values": key.tile_keys * key.value_dim * key.element_bytes if key.stage_value else 0,
+            "values": key.tile_keys * key.value_dim * key.element_bytes
+            if key.stage_value or key.copies_with_care
+            else 0,
             "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
             **dict.fromkeys((*STATISTICS, *(f"see_{name}" for name in key.see)), ROW_BYTES if key.see else 0),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
