@@ -200,7 +200,7 @@ def test_two_commands_for_a_fresh_machine() -> None:
     install = r"python3 -m venv \.venv && \.venv/bin/pip install '\.\[(look|test)\]' && \.venv/bin/"
     assert [re.sub(install, "", line) for line in fresh] == [
         "sightline look examples/minilm_qkv.npz",
-        "python -m pytest",
+        "python -m pytest -n auto",
     ]
 
 
