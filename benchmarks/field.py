@@ -51,8 +51,8 @@ class Round(NamedTuple):
 class Field:
     """The workers, and what is done with them."""
 
-    def __init__(self, peers: Sequence[Peer], threads: int, isa: str | None) -> None:
-        self.threads, self.isa = threads, isa
+    def __init__(self, peers: Sequence[Peer], threads: int, isa: str | None, clock: str = "wall") -> None:
+        self.threads, self.isa, self.clock = threads, isa, clock
         self.best_probe = 0.0
         self._stack = ExitStack()
         self.workers = {peer.name: self._start(peer) for peer in peers}
@@ -60,7 +60,7 @@ class Field:
         self._prober.ask("prepare", shape="tiny", dtype="float32", logits=1.0, rows=1)
 
     def _start(self, peer: Peer) -> Worker:
-        worker = Worker(peer, self.threads, self.isa)
+        worker = Worker(peer, self.threads, self.isa, self.clock)
         self._stack.callback(worker.close)
         return worker
 

@@ -70,14 +70,19 @@ def paired_ratio(rounds: Sequence[tuple[Sequence[float], Sequence[float]]]) -> f
 
 def write_csv(path: Path, rows: Iterable[Row], machine: dict[str, str]) -> None:
     """Append to `path`, with a header if it is new."""
+    append(path, COLUMNS, ({**machine, **asdict(row)} for row in rows))
+
+
+def append(path: Path, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
+    """Append rows to a CSV file, with a header if it is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if new:
             writer.writeheader()
         for row in rows:
-            writer.writerow({**machine, **{name: _cell(value) for name, value in asdict(row).items()}})
+            writer.writerow({name: _cell(value) for name, value in row.items()})
 
 
 def _cell(value: object) -> object:

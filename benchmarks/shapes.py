@@ -57,8 +57,10 @@ class Shape:
 
     def visible(self) -> int:
         """(query, key) pairs that may see each other, of one head."""
-        if self.causal or self.needs_dense:
+        if self.needs_dense:
             return int(np.count_nonzero(self.allowed()))
+        if self.causal:
+            return int(np.minimum(np.arange(self.queries) + 1, self.keys).sum())
         return self.queries * self.keys
 
     def allowed(self) -> np.ndarray:
@@ -118,6 +120,9 @@ _ALL = [
     Shape("decode", 1, 32, 8, 1, 8192, 128),
     Shape("decode-batch", 16, 32, 8, 1, 2048, 128),
     Shape("tiny", 1, 1, 1, 8, 8, 64),
+    Shape("long-32k", 1, 1, 1, 32768, 32768, 64, causal=True),
+    Shape("long-65k", 1, 1, 1, 65536, 65536, 64, causal=True),
+    Shape("long-131k", 1, 1, 1, 131072, 131072, 64, causal=True),
     Shape("quick", 1, 4, 4, 256, 256, 64),
     Shape("quick-causal", 1, 4, 2, 300, 300, 64, causal=True),
     Shape("quick-window", 1, 4, 4, 256, 256, 40, window=(32, 0)),

@@ -42,9 +42,9 @@ def environment(peer: Peer, threads: int, isa: str | None) -> dict[str, str]:
 class Worker:
     """One peer's process, as seen from the driver."""
 
-    def __init__(self, peer: Peer, threads: int, isa: str | None = None) -> None:
+    def __init__(self, peer: Peer, threads: int, isa: str | None = None, clock: str = "wall") -> None:
         self.peer = peer
-        command = [sys.executable, "-m", "benchmarks.worker", peer.name, str(threads)]
+        command = [sys.executable, "-m", "benchmarks.worker", peer.name, str(threads), clock]
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,

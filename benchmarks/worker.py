@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.check import sampled
@@ -21,11 +22,26 @@ if TYPE_CHECKING:
     from benchmarks.peers import Peer
 
 
+Clock = Callable[[], float]
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "thread": time.thread_time}
+"""Thread time is that of one thread's own work, whoever else uses the processor."""
+
+
+def named(name: str) -> Peer:
+    """A peer, a probe or a question by its name."""
+    known = {**PEERS, **PROBES}
+    if name in known:
+        return known[name]
+    from benchmarks.questions import QUESTIONS
+
+    return QUESTIONS[name]
+
+
 class Holder:
     """What the worker has prepared."""
 
-    def __init__(self, peer: Peer, threads: int) -> None:
-        self.peer, self.threads = peer, threads
+    def __init__(self, peer: Peer, threads: int, clock: Clock = time.perf_counter) -> None:
+        self.peer, self.threads, self.clock = peer, threads, clock
         self.prepared: Prepared | None = None
 
     def hello(self) -> dict[str, Any]:
@@ -38,7 +54,7 @@ class Holder:
         named = SHAPES[shape]
         case = Case(named, dtype, *named.inputs(dtype, logits))
         self.prepared = self.peer.prepare()(case, self.threads)
-        first, second = _seconds(self.prepared), _seconds(self.prepared)
+        first, second = self._seconds(self.prepared), self._seconds(self.prepared)
         rows_out = sampled(named, self.prepared.output(), rows)
         return {"first": first, "second": second, "sample": rows_out.tolist()}
 
@@ -48,7 +64,7 @@ class Holder:
             raise RuntimeError("turn() before prepare(): there is nothing to call")
         for _ in range(warm):
             self.prepared.call()
-        return {"seconds": [_seconds(self.prepared) for _ in range(calls)]}
+        return {"seconds": [self._seconds(self.prepared) for _ in range(calls)]}
 
     def drop(self) -> dict[str, Any]:
         """Free the case."""
@@ -56,11 +72,10 @@ class Holder:
         gc.collect()
         return {}
 
-
-def _seconds(prepared: Prepared) -> float:
-    start = time.perf_counter()
-    prepared.call()
-    return time.perf_counter() - start
+    def _seconds(self, prepared: Prepared) -> float:
+        start = self.clock()
+        prepared.call()
+        return self.clock() - start
 
 
 def answer(holder: Holder, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +93,8 @@ def main() -> None:
     # Libraries print to standard output; the replies keep it to themselves and everyone else gets stderr.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    holder = Holder({**PEERS, **PROBES}[sys.argv[1]], int(sys.argv[2]))
+    name, threads, clock = sys.argv[1:]
+    holder = Holder(named(name), int(threads), CLOCKS[clock])
     for line in sys.stdin:
         replies.write(json.dumps(answer(holder, json.loads(line))) + "\n")
 

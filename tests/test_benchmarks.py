@@ -11,12 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import sightline
+
 ROOT = Path(__file__).parent.parent
 if not (ROOT / "benchmarks").is_dir():
     pytest.skip("the benchmarks are in the repository only", allow_module_level=True)
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import accuracy, check, machine, peers, results, shapes, turns, worker  # noqa: E402
+from benchmarks import (  # noqa: E402
+    accuracy,
+    check,
+    check_seen,
+    machine,
+    memory,
+    peers,
+    questions,
+    results,
+    seeing,
+    shapes,
+    turns,
+    worker,
+)
 from benchmarks.shapes import SHAPES, TARGETS  # noqa: E402
 
 
@@ -191,7 +206,11 @@ def test_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert turns.environment(peers.PEERS[peers.OURS], 1, "avx2")["SIGHTLINE_ISA"] == "avx2"
 
 
-@pytest.mark.parametrize("peer", [*peers.PEERS.values(), *peers.PROBES.values()], ids=lambda peer: peer.name)
+@pytest.mark.parametrize(
+    "peer",
+    [*peers.PEERS.values(), *peers.PROBES.values(), *questions.QUESTIONS.values()],
+    ids=lambda peer: peer.name,
+)
 def test_every_peer_is_where_its_row_says(peer: peers.Peer) -> None:
     module, function = peer.where.split(":")
     tree = ast.parse((ROOT / "benchmarks" / "peers" / f"{module}.py").read_text())  # without importing it
@@ -227,6 +246,141 @@ def test_worker_answers() -> None:
     refused = worker.answer(holder, {"do": "prepare", "shape": "quick-causal", **tiny})
     assert refused == {"unsupported": "no causal"}
     assert "before prepare" in worker.answer(holder, {"do": "turn", "calls": 1, "warm": 0})["error"]
+
+
+def test_a_worker_has_the_clock_it_is_given() -> None:
+    ticks = iter(range(100))
+    holder = worker.Holder(Doubling("fake", "", ""), 1, clock=lambda: float(next(ticks)))
+    holder.prepare("tiny", "float32", 1.0, 4)
+    assert holder.turn(3, 1) == {"seconds": [1.0, 1.0, 1.0]}
+    assert set(worker.CLOCKS) == {"wall", "thread"}
+
+
+def test_peers_probes_and_questions_have_names_of_their_own() -> None:
+    assert worker.named(peers.OURS) is peers.PEERS[peers.OURS]
+    assert worker.named("+ received") is questions.QUESTIONS["+ received"]
+    assert not set(questions.QUESTIONS) & {*peers.PEERS, *peers.PROBES}
+
+
+# ── What seeing costs ──
+
+SEEN_CASE = peers.Case(SHAPES["quick-causal"], "float32", *SHAPES["quick-causal"].inputs("float32"))
+OURS = [name for name, question in questions.QUESTIONS.items() if question.library == "sightline"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_question_is_answered_and_checked(name: str) -> None:
+    prepared = questions.QUESTIONS[name].prepare()(SEEN_CASE, 1)
+    prepared.call()
+    assert prepared.output().shape == (1, 4, 300, 64)
+
+
+@pytest.mark.parametrize("name", ["torch eager", "torch in chunks"])
+def test_the_other_ways_give_the_same_answers(name: str) -> None:
+    pytest.importorskip("torch")
+    shape = dataclasses.replace(SHAPES["quick-causal"], kv_heads=4)
+    case = peers.Case(shape, "float32", *shape.inputs("float32"))
+    prepared = questions.QUESTIONS[name].prepare()(case, 1)
+    prepared.call()
+    assert error(shape, "float32", prepared.output()) < 1e-5
+
+
+@pytest.mark.parametrize("longest", [8192, 100])
+@pytest.mark.parametrize(
+    "field", ["lse", "entropy", "distance", "received", "pooled", "diagonals", "rows", "top_keys"]
+)
+def test_a_wrong_statistic_is_named(field: str, longest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off by a thousandth; beyond LONGEST some queries and sums are looked at."""
+    monkeypatch.setattr(check_seen, "LONGEST", longest)
+    see = questions.QUESTIONS["everything"].see
+    assert see is not None
+    _, seen = sightline.attention(*SEEN_CASE[2:], causal=True, see=see)
+    check_seen.check(SEEN_CASE, see, seen)
+    if field == "rows" and longest == 100:
+        return  # they are looked at in heads that are computed as a whole
+    right = getattr(seen, field)
+    wrong = right._replace(weights=right.weights * 1.001) if field == "top_keys" else right * 1.001
+    with pytest.raises(ValueError, match=f"^{field} is off"):
+        check_seen.check(SEEN_CASE, see, dataclasses.replace(seen, **{field: wrong}))
+
+
+def test_a_definition_is_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(check_seen.KEPT, str(tmp_path))
+    check_seen.definition.cache_clear()
+    first = check_seen.definition(SHAPES["quick"], "float32")
+    check_seen.definition.cache_clear()
+    monkeypatch.setattr(check_seen, "_defined", None)
+    again = check_seen.definition(SHAPES["quick"], "float32")
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    check_seen.definition.cache_clear()
+
+
+def test_memory_counts_returned_arrays_once() -> None:
+    a, b = np.zeros(10), np.zeros((3, 4), np.float32)
+    seen = sightline.Seen(lse=a, top_keys=sightline.TopKeys(b, b[:1]))
+    assert memory._bytes((a, seen)) == 80 + 80 + 48 + 16
+    assert memory._bytes(None) == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux keeps these figures in /proc")
+def test_memory_of_one_call() -> None:
+    found = memory.measure(questions.QUESTIONS["plain"], "quick-causal", "float32", 1, "thread")
+    assert found.returned * memory.MIB == 4 * 300 * 64 * 4
+    assert abs(found.growth) < 20
+    assert found.seconds > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux keeps these figures in /proc")
+def test_a_call_that_fails_says_why() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(RuntimeError, match="as many key heads"):
+        memory.measure(questions.QUESTIONS["torch eager"], "quick-causal", "float32", 1, "thread")
+
+
+def test_costs_are_judged_by_their_limits() -> None:
+    row = dataclasses.replace(ROW, peer="+ received", ours_faster=1.69)
+    assert "1.690×    1.70× met" in seeing.cost_line(row)
+    assert "MISSED" in seeing.cost_line(dataclasses.replace(row, ours_faster=1.71))
+    assert "met" not in seeing.cost_line(dataclasses.replace(row, peer="as eager"))
+
+
+def test_eager_is_compared_in_time_and_memory() -> None:
+    rows = [
+        dataclasses.replace(ROW, peer=name, ours_faster=x)
+        for name, x in (("as eager", 2.0), ("torch eager", 15.0))
+    ]
+    calls = [
+        seeing.Call(name, "s", "float32", 2, memory.Measured(1.0, growth, 1.0))
+        for name, growth in (("as eager", 2.0), ("torch eager", 101.0), ("torch in chunks", 3.0))
+    ]
+    time, space, chunks = seeing.against_eager(rows, calls)
+    assert time.endswith("7.5× faster than torch eager, at least 8×: MISSED")
+    assert space.endswith("50× less memory than torch eager, at least 50×: met")
+    assert chunks.endswith("2× less memory than torch in chunks")
+
+
+def test_tiles_are_counted_and_the_longest_call_judged() -> None:
+    call = seeing.Call("everything", "long-131k", "float32", 1, memory.Measured(2.098176, 201.0, 1.0))
+    each, most = seeing.linear([call])
+    assert "1000 ns for each of the 2,098,176 visible tiles" in each
+    assert most.endswith("201.0 MiB, less than 200: MISSED")
+
+
+def test_memory_rows_have_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seeing, "__file__", str(tmp_path / "seeing.py"))
+    call = seeing.Call("everything", "long-32k", "float32", 1, memory.Measured(1.5, 4.25, 12.0))
+    seeing.write([ROW], [call], machine.describe())
+    times, told = sorted((tmp_path / "results").glob("*.csv"), key=lambda path: len(path.name))
+    with told.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["question"], row["seconds"], row["growth_mib"], row["threads"]) == (
+        "everything",
+        "1.5",
+        "4.25",
+        "1",
+    )
+    assert len(times.read_text().splitlines()) == 2
 
 
 def test_accuracy_verdict() -> None:

@@ -41,18 +41,18 @@ def sdpa_folded(case: Case, threads: int) -> Prepared:
     shape = case.shape
     if shape.queries != 1 or shape.group == 1 or shape.needs_dense or shape.causal:
         raise Unsupported("the shape is no grouped decode")
-    query, key, value = _inputs(case, threads)
+    query, key, value = inputs(case, threads)
     rows = query.view(shape.batch, shape.kv_heads, shape.group, shape.dim)
     last: list[Any] = []
 
     def call() -> None:
         last[:] = [functional.scaled_dot_product_attention(rows, key, value)]
 
-    return Prepared(call, lambda: _numpy(last[0]).reshape(shape.batch, shape.heads, 1, shape.dim))
+    return Prepared(call, lambda: to_numpy(last[0]).reshape(shape.batch, shape.heads, 1, shape.dim))
 
 
 def _attention(case: Case, threads: int, mask: Any) -> Prepared:
-    query, key, value = _inputs(case, threads)
+    query, key, value = inputs(case, threads)
     causal = case.shape.causal and mask is None
     grouped = case.shape.group > 1
     last: list[Any] = []
@@ -64,10 +64,10 @@ def _attention(case: Case, threads: int, mask: Any) -> Prepared:
             )
         ]
 
-    return Prepared(call, lambda: _numpy(last[0]))
+    return Prepared(call, lambda: to_numpy(last[0]))
 
 
-def _inputs(case: Case, threads: int) -> list[Any]:
+def inputs(case: Case, threads: int) -> list[Any]:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)  # as a server would, outside of the timing
     wide = (array.astype(np.float64) for array in (case.query, case.key, case.value))
@@ -76,5 +76,5 @@ def _inputs(case: Case, threads: int) -> list[Any]:
     ]  # exact: it came from that dtype
 
 
-def _numpy(output: Any) -> np.ndarray:
+def to_numpy(output: Any) -> np.ndarray:
     return np.asarray(output.double().numpy())
