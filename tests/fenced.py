@@ -174,7 +174,7 @@ def attend(case: Case, dtype: str, *, at_end: bool) -> str:
         return made
 
     with (
-        mock.patch.object(run, "_workspace", workspace),
+        mock.patch.object(run, "workspace", workspace),
         mock.patch.object(arrays, "empty_like", empty_like),
         mock.patch.object(sums, "zeros", zeros),
     ):

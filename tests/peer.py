@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline import reference
-from sightline.reference_call import Call, read
+from sightline.reference_call import Call, heads_first, read
 
 if TYPE_CHECKING:
     from cases import Array, Inputs
@@ -23,18 +24,37 @@ def torch_attention(inputs: Inputs) -> Array | None:
     call = read(inputs.query, inputs.key, inputs.value, **inputs.options)
     if torch is None or not has_answer(call, inputs):
         return None
-    problem = call.problem
-    query, key, value = (as_tensor(x) for x in (call.query, call.key, call.value))
-    output = torch.nn.functional.scaled_dot_product_attention(
-        query,
-        key,
-        value,
+    tensors = [as_tensor(x) for x in (call.query, call.key, call.value)]
+    return as_called(_attention(call, tensors), call)
+
+
+def torch_gradients(inputs: Inputs, d_output: Array) -> dict[str, Array]:
+    """Its gradients of query, key and value, where it has an answer, and no array is broadcast."""
+    call = read(inputs.query, inputs.key, inputs.value, **inputs.options)
+    arrays = {"query": call.query, "key": call.key, "value": call.value}
+    if torch is None or not has_answer(call, inputs):
+        return {}
+    if any(math.prod(call.shapes[name]) != x.size for name, x in arrays.items()):
+        return {}
+    tensors = [as_tensor(x).requires_grad_() for x in arrays.values()]
+    cotangent = as_tensor(heads_first(d_output, call.problem))
+    made = torch.autograd.grad(_attention(call, tensors), tensors, cotangent)
+    return {name: as_called(x, call) for name, x in zip(arrays, made, strict=True)}
+
+
+def _attention(call: Call, tensors: list[Any]) -> Any:
+    return torch.nn.functional.scaled_dot_product_attention(
+        *tensors,
         attn_mask=torch_mask(call),
-        scale=problem.scale,
-        enable_gqa=problem.group > 1,
+        scale=call.problem.scale,
+        enable_gqa=call.problem.group > 1,
     )
-    canonical = output.to(torch.float64).numpy().reshape((*problem.batch, *output.shape[-3:]))
-    return reference.in_layout(canonical, problem)
+
+
+def as_called(x: Any, call: Call) -> Array:
+    """A (B, H, L, D) tensor as float64 in the caller's layout."""
+    canonical = x.detach().to(torch.float64).numpy().reshape((*call.problem.batch, *x.shape[-3:]))
+    return reference.in_layout(canonical, call.problem)
 
 
 def has_answer(call: Call, inputs: Inputs) -> bool:

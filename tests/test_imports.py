@@ -26,7 +26,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("reference", "plan"),
     ("cpu",),
     ("calls", "merge"),
-    ("attention", "look_only"),
+    ("attention", "look_only", "vjp"),
     ("torch",),
     ("parallel", "look"),
     ("__init__",),
@@ -44,6 +44,8 @@ ANNEXES = {
     "explain": "reference",
     "merge_seen": "merge",
     "parts": "reference",
+    "passes": "plan",
+    "gradient_call": "vjp",
     "tables": "reference",
     "__main__": "cli",
 }

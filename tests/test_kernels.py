@@ -12,8 +12,8 @@ from dataclasses import fields, replace
 import pytest
 
 from sightline.arrays import Spec
+from sightline.cpu import backward, isa
 from sightline.cpu import compile as compiler
-from sightline.cpu import isa
 from sightline.cpu.forward import generate
 from sightline.cpu.workspace import Workspace
 from sightline.plan import KernelKey, plan, register_tile
@@ -34,6 +34,7 @@ KEYS = {
     "float64-80-mask": KernelKey("float64", 80, 80, 64, mask=True),
     "float16-64-causal": KernelKey("float16", 64, 64, 64, stage_key=True, stage_value=True, banded=True),
     "bfloat16-128-everything": EVERYTHING,
+    "float32-64-gradients": KernelKey("float32", 64, 64, 64, gradients=("query", "key", "value")),
 }
 every_key = pytest.mark.parametrize("name", KEYS)
 every_target = pytest.mark.parametrize("instructions", isa.NAMES)
@@ -42,7 +43,12 @@ every_target = pytest.mark.parametrize("instructions", isa.NAMES)
 @functools.cache
 def assembly(name: str, instructions: str) -> str:
     target = isa.target(instructions)
-    return compiler.assembly(generate(KEYS[name], target), target)
+    return compiler.assembly(made(KEYS[name], target), target)
+
+
+def made(key: KernelKey, target: isa.Isa) -> str:
+    """The text of the program that the key is for."""
+    return (backward.generate if key.gradients else generate)(key, target)
 
 
 def body(text: str, function: str) -> str:
@@ -78,13 +84,23 @@ SPILL = {
     "x86_64": r"\s.*\(%rsp.*%[xyz]mm.*|\s.*%[xyz]mm\d+, -?\d*\(%rsp.*",
     "aarch64": r"\s(?:ldr|str|ldp|stp|ldur|stur)\s+q\d+.*\[sp.*",
 }
+GRADIENT_PRODUCTS = ("scores", "d_weights", "accumulate", "d_value", "d_key")
 MULTIPLY_ADD = {"x86_64": ("vfmadd", "vdpbf16ps"), "aarch64": ("fmla",)}
 JUMP = {"x86_64": r"\s+j\w+\s+(\.LBB\w+)", "aarch64": r"\s+(?:b|b\.\w+|t?c?bn?z\s.*,)\s*(\.LBB\w+)"}
 
 
 @every_target
-@pytest.mark.parametrize("function", ["scores", "accumulate"])
-@pytest.mark.parametrize("name", ["float32-64", "float32-128"])
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        *(
+            (name, function)
+            for name in ("float32-64", "float32-128")
+            for function in ("scores", "accumulate")
+        ),
+        *(("float32-64-gradients", function) for function in GRADIENT_PRODUCTS),
+    ],
+)
 def test_the_hottest_loop_keeps_its_sums_in_registers(name: str, function: str, instructions: str) -> None:
     machine = isa.target(instructions).triple.split("-")[0]
     loop = hottest_loop(body(assembly(name, instructions), function), machine)
@@ -95,12 +111,18 @@ def test_the_hottest_loop_keeps_its_sums_in_registers(name: str, function: str, 
     assert not spilled, f"{len(spilled)} vectors go to the stack, the first: {spilled[0].strip()}"
 
 
-@pytest.mark.parametrize("function", ["scores", "accumulate"])
-def test_pairs_of_bfloat16_are_multiplied_in_registers(function: str) -> None:
+@pytest.mark.parametrize(
+    ("gradients", "function"),
+    [
+        *(((), function) for function in ("scores", "accumulate")),
+        *((("query", "key", "value"), function) for function in GRADIENT_PRODUCTS),
+    ],
+)
+def test_pairs_of_bfloat16_are_multiplied_in_registers(gradients: tuple[str, ...], function: str) -> None:
     """Compiled for a processor that has the instruction, whatever this one has."""
     target = replace(isa.target("avx512"), cpu="znver4", features="", extras=("avx512bf16",))
-    key = KernelKey("bfloat16", 64, 64, 64, stage_value=True, paired=True)
-    loop = hottest_loop(body(compiler.assembly(generate(key, target), target), function), "x86_64")
+    key = KernelKey("bfloat16", 64, 64, 64, stage_value=True, paired=True, gradients=gradients)
+    loop = hottest_loop(body(compiler.assembly(made(key, target), target), function), "x86_64")
     assert len([line for line in loop if re.match(r"\s+vdpbf16ps\s.*%zmm", line)]) >= 24
     assert not [line for line in loop if re.match(SPILL["x86_64"], line)]
 
@@ -146,7 +168,7 @@ def test_the_reader_of_assembly_sees_a_spill() -> None:
 @every_key
 def test_code_fits_the_first_level_instruction_cache(name: str, instructions: str) -> None:
     target = isa.target(instructions)
-    assert len(compiler.object_code(generate(KEYS[name], target), target)) <= LARGEST_CODE
+    assert len(compiler.object_code(made(KEYS[name], target), target)) <= LARGEST_CODE
 
 
 @every_target
@@ -164,7 +186,9 @@ def test_a_thread_needs_less_than_four_mebibytes(dtype: str, dim: int, instructi
     made = plan(problem, isa.target(instructions))
     assert made.kernel.stage_key
     assert made.kernel.stage_value
-    assert 0 < Workspace(made.kernel, made.isa).bytes <= LARGEST_WORKSPACE
+    for gradients in ((), ("query", "key", "value")):
+        key = replace(made.kernel, gradients=gradients)
+        assert 0 < Workspace(key, made.isa).bytes <= LARGEST_WORKSPACE
 
 
 # ── The same every time ──
@@ -209,6 +233,7 @@ OTHERS = [
     replace(PLAIN, alibi=True),
     replace(PLAIN, sinks=True),
     replace(PLAIN, listed=True),
+    replace(PLAIN, gradients=("query",)),
     *(replace(PLAIN, see=(name,)) for name in PER_QUERY),
     replace(PLAIN, few=1),
     replace(PLAIN, see=PER_QUERY),

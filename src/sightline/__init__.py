@@ -9,16 +9,19 @@ from sightline.look import draw as _draw
 from sightline.look_only import look_only
 from sightline.merge import merge
 from sightline.see import Received, See, Seen, TopKeys
+from sightline.vjp import Gradients, attention_vjp
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Gradients",
     "Received",
     "See",
     "Seen",
     "TopKeys",
     "__version__",
     "attention",
+    "attention_vjp",
     "explain",
     "get_num_threads",
     "look_only",

@@ -60,6 +60,8 @@ class KernelKey:
     """what is said of the weights: of each query's in the first pass, of each key's and more in the second"""
     listed: bool = False
     """the heads and queries are those of two lists, not all"""
+    gradients: tuple[str, ...] = ()
+    """which of them the backward program makes; none: it is no backward program"""
 
     @property
     def element_bytes(self) -> int:
@@ -257,6 +259,7 @@ def plan(
     chosen: Chosen | None = None,
     values: bool = True,
     second: bool = False,
+    gradients: tuple[str, ...] = (),
 ) -> Plan:
     """Choose the kernel and the cutting for a problem.
 
@@ -267,18 +270,22 @@ def plan(
         chosen: the heads and queries it is about, if not all.
         values: whether there is an output to make; else only the weights are of interest.
         second: whether this is the second pass, with the sums of the first.
+        gradients: what the backward program is to make, if that is what is planned.
     """
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
-    few = 0 if chosen else _few(p, isa, paired=paired, values=values)
+    few = 0 if chosen or gradients else _few(p, isa, paired=paired, values=values)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
         value_dim=p.value_dim if values else 0,
         tile_keys=_tile_keys(p),
-        stage_key=not few and (not _in_pairs(p.key) if paired else _staged(p.key)),
-        stage_value=values and not few and _staged(p.value),
+        stage_key=not few and (not in_pairs(p.key) if paired else _staged(p.key)),
+        # To be multiplied by dO, values are read as keys are.
+        stage_value=not in_pairs(p.value)
+        if paired and gradients
+        else values and not few and _staged(p.value),
         paired=paired,
         banded=band.left is not None or band.right is not None,
         mask=p.mask is not None,
@@ -287,10 +294,11 @@ def plan(
         scaled=modified or p.scale <= 0,
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
-        sinks=p.sinks is not None and not second,
+        sinks=p.sinks is not None and not second and not gradients,
         few=few,
         see=see,
         listed=chosen is not None,
+        gradients=gradients,
     )
     folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
@@ -317,7 +325,7 @@ def _staged(rows: Spec) -> bool:
     )
 
 
-def _in_pairs(rows: Spec) -> bool:
+def in_pairs(rows: Spec) -> bool:
     """Whether rows of bfloat16 can be read as pairs where they lie."""
     return rows.shape[-1] % 2 == 0 and rows.strides[-1] == SIZES[rows.dtype]
 

@@ -22,12 +22,17 @@ _NAMES = (
     # Lists of heads and queries (int64), and which of the listed queries count for `received`.
     *("heads", "chosen", "counts"),
     *("runs", "run_blocks"),
+    # Of the backward program: what comes in beside (d_lse may be 0: none), and what is made.
+    *("d_out", "d_lse", "d_query", "d_key", "d_value", "dot", "lean"),
+    *("units", "ranges", "range_keys"),  # of a key head: blocks of rows, and runs of keys
     # Sizes. A "space" is a run of query rows that share a key head: one head's queries, or a group's.
     *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
     *("all_heads", "all_queries"),  # of the problem; `spaces` and `queries` may be of lists
     # Strides in bytes: from head to head, row to row, element to element.
     *("query_head", "query_row", "query_step", "key_head", "key_row", "key_step"),
     *("value_head", "value_row", "value_step", "out_head", "out_row", "out_step"),
+    *("d_out_head", "d_out_row", "d_out_step", "d_query_head", "d_query_row", "d_query_step"),
+    *("d_key_head", "d_key_row", "d_value_head", "d_value_row"),
     *("mask_head", "mask_row", "mask_step", "bias_head", "bias_row", "bias_step"),
     # The band of keys around a query's position: left ≤ keys before it, right ≤ keys after it.
     *("left", "right"),
@@ -38,7 +43,10 @@ SLOT = {name: index for index, name in enumerate(_NAMES)}
 SLOTS = len(_NAMES)
 
 # One row per sequence: byte offsets of its part of each operand, its queries' first position, its keys.
-BATCH_COLUMNS = ("query", "key", "value", "out", "mask", "bias", "position", "length")
+BATCH_COLUMNS = (
+    *("query", "key", "value", "out", "mask", "bias", "position", "length"),
+    *("d_out", "d_query", "d_key", "d_value"),
+)
 
 Block = ctypes.c_int64 * SLOTS
 _addresses = struct.Struct("=8q")

@@ -71,7 +71,7 @@ class _Block:
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
         self.turn = few.turn(k) if key.few else None
-        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype)
+        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output", key.value_dim)
         self.settle = {
             (careful, last): softmax.settle(k, careful=careful, last=last)
             for careful in (False, True)

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from sightline.plan import KernelKey
 
 
+# Parts with a key or a dimension in each row and a query in each lane; the others have one number for each query.
+SQUARE = {
+    *("query", "output", "kept_output", "scores", "bias"),
+    *("d_out", "d_scores", "steepness", "d_query", "kept_d_query"),
+}
+
+
 class Kernel:
     """One kernel being generated."""
 
@@ -60,14 +67,27 @@ class Kernel:
         factors = (x.as_bits_of(pairs) for x in (lanes, broadcast))
         return total.f.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", self.vec, total, *factors)
 
+    def column_vectors(self, columns: int) -> int:
+        """Vectors that hold so many columns of a packed row."""
+        return -(-columns // self.lanes)
+
     def place(self, workspace: Pointer, part: str) -> Pointer:
         """Where a part of the working memory lies."""
         return workspace + self.workspace.offset(part)
 
+    def in_words(self, workspace: Pointer, part: str) -> Pointer:
+        """Where the products find a part that has a second form, in pairs of bfloat16."""
+        return self.place(workspace, f"{part}.pairs" if self.key.paired else part)
+
+    def packed(self, at: Pointer, columns: int) -> Table:
+        """Packed rows as a table of vectors: [row, vector of columns]."""
+        row = self.column_vectors(columns) * self.vector_bytes
+        return Table(at, self.vec, row, self.vector_bytes, align=self.vector_bytes)
+
     def table(self, workspace: Pointer, part: str) -> Table:
         """A part as a table of vectors: [key or dimension, vector of rows], or [vector of rows]."""
         at = self.place(workspace, part)
-        if part in {"query", "output", "kept_output", "scores", "bias"}:
+        if part in SQUARE:
             return Table(at, self.vec, ROW_BYTES, self.vector_bytes, align=self.vector_bytes)
         kind = self.integers if part in {"first", "end"} else self.vec
         return Table(at, kind, self.vector_bytes, align=self.vector_bytes)

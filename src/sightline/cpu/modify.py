@@ -47,6 +47,7 @@ class _Change:
         self.scale = k.number(a, "scale")
         if key.softcap:
             self.softcap = k.number(a, "softcap")
+            self.steepness = table(w, "steepness") if key.gradients else None
         if key.bias:
             self.bias = table(w, "bias")
         if key.alibi:
@@ -65,7 +66,10 @@ class _Change:
         if key.scaled:
             s = s * self.scale
         if key.softcap:
-            s = self.softcap * tanh(s / self.softcap)
+            t = tanh(s / self.softcap)
+            s = self.softcap * t
+            if self.steepness is not None:  # tanh' = 1 − tanh²
+                self.steepness[j, self.g] = (-t).fma(t, 1.0)
         if key.bias:
             s = s + self.bias[j, self.g]
         if key.alibi:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Variable
+    from sightline.plan import KernelKey
 
 
 @dataclass
@@ -40,6 +41,11 @@ def of_sequence(sequence: Pointer, column: str) -> Value:
     return (sequence + 8 * BATCH_COLUMNS.index(column)).load(INT, 8)
 
 
+def sequence_number(k: Kernel, a: Pointer, batch: Value) -> Pointer:
+    """The row of a sequence in the call's table."""
+    return k.address(a, "batches") + batch * (8 * len(BATCH_COLUMNS))
+
+
 @dataclass
 class Place:
     """Which block it is."""
@@ -52,7 +58,7 @@ class Place:
 def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, place: Place) -> Rows:
     """Find out all about a block's rows; fill the workspace's tables of what differs from row to row."""
     batch, space, block = place.batch, place.space, place.block
-    sequence = k.address(a, "batches") + batch * (8 * len(BATCH_COLUMNS))
+    sequence = sequence_number(k, a, batch)
     total, queries = k.argument(f, a, "space_rows"), k.argument(f, a, "queries")
     first = block * k.block_rows
     count = (total - first).min(k.block_rows)
@@ -98,6 +104,14 @@ def place_of(k: Kernel, f: Function, a: Pointer, item: Value) -> Place:
     return Place(item // (spaces * blocks), by_block.where(fast, slow), blocks - 1 - block)
 
 
+def _columns(key: KernelKey) -> dict[str, int]:
+    """The operands that have a row for each query, and how long the rows are."""
+    if not key.gradients:
+        return {"query": key.dim, **({"out": key.value_dim} if key.value_dim else {})}
+    made = {"d_query": key.dim} if "query" in key.gradients else {}
+    return {"query": key.dim, "out": key.value_dim, "d_out": key.value_dim, **made}
+
+
 class _RowTables:
     """The workspace's tables with one entry per row, and the bounds over all rows."""
 
@@ -106,9 +120,9 @@ class _RowTables:
     ) -> None:
         self.k, self.f, self.a, self.w = k, f, a, w
         self.key = k.key
+        self.columns = _columns(k.key)
         self.operands = [
-            "query",
-            *(["out"] if k.key.value_dim else []),
+            *self.columns,
             *(["mask"] if k.key.mask else []),
             *(["bias"] if k.key.bias else []),
         ]
@@ -129,15 +143,17 @@ class _RowTables:
         if "counted" in self.key.see:
             self._number(r, "counted", self._listed("counts", query).to(self.k.compute))
         head, query = self.head(head), self._listed("chosen", query)
-        columns = {"query": self.key.dim, "out": self.key.value_dim}
+        written = "d_query" if self.key.gradients else "out"
         for name in self.operands:
             head_stride, row_stride = self.stride[name]
             place = self.base[name] + (head * head_stride + query * row_stride)
-            if name in columns:  # fetched here, all rows at once, and not row by row when they are needed
-                for line in range(0, columns[name] * formats.size(self.key.dtype), CACHE_LINE):
-                    (place + line).prefetch(write=name == "out")
+            if (
+                name in self.columns
+            ):  # fetched here, all rows at once, and not row by row when they are needed
+                for line in range(0, self.columns[name] * formats.size(self.key.dtype), CACHE_LINE):
+                    (place + line).prefetch(write=name == written)
             address = place.address()
-            if name == "out":  # lanes past the last row have nowhere to go
+            if name == written:  # lanes past the last row have nowhere to go
                 address = exists.where(address, 0)
             (self.k.place(self.w, f"{name}_rows") + r * 8).store(address)
         p = self.position + query
@@ -148,7 +164,7 @@ class _RowTables:
         if self.key.alibi or "distance" in self.key.see:
             # Counted from the sequence's first query: a float32 would round large positions.
             self._number(r, "position", query.to(self.k.compute))
-        if self.key.see:
+        if self.key.see or self.key.gradients:
             number = self.first_number + head * self.k.argument(self.f, self.a, "all_queries") + query
             (self.k.place(self.w, "see_rows") + r * 8).store(exists.where(number, -1))
         if self.key.sinks:

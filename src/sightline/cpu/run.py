@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 LOG2_E = math.log2(math.e)
 UNBOUNDED = 2**40  # further than any position
-_CANCELLED = 2**62  # an item number no call reaches
+CANCELLED = 2**62  # an item number no call reaches
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 _OUT, _SINKS = (OPERANDS.index(name) for name in ("out", "sinks"))
 
 _thread = threading.local()
 
 
-def _workspace(size: int) -> int:
+def workspace(size: int) -> int:
     """The address of this thread's working memory, aligned to 64 bytes; it only grows."""
     if getattr(_thread, "size", 0) < size:
         # Earlier, smaller ones are kept: a kernel that a signal handler interrupted may be using one.
@@ -92,13 +92,13 @@ class Prepared:
         self._kernel, workspace = _loaded(plan)
         self._workspace_bytes = workspace + scratch
         specs = _specs(plan, out)
-        self._template = _template(plan, specs)
+        self._template = template(plan, specs)
         self._lists = _lists(plan)
         for name, x in self._lists.items():
             self._template[SLOT[name]] = arrays.address(x)
         for name, number in (numbers or {}).items():
             self._template[SLOT[name]] = number
-        self._batches = _batches(plan, specs, p.keys if key_length is None else key_length)
+        self._batches = batches(plan, specs, p.keys if key_length is None else key_length)
         self._template[SLOT["batches"]] = arrays.address(self._batches)
         self._out_checked = out is None
         self._per_head = p.sinks is not None or p.alibi_slopes is not None
@@ -123,7 +123,7 @@ class Prepared:
         if not self._items:
             return
         if self._threads == 1:
-            place, memory = ctypes.addressof(block), _workspace(self._workspace_bytes)
+            place, memory = ctypes.addressof(block), workspace(self._workspace_bytes)
             while self._kernel(place, memory):
                 pass
             return
@@ -176,11 +176,11 @@ class _Work:
 
     def __call__(self) -> bool:
         """A slice of the items."""
-        return bool(self._kernel(self._address, _workspace(self._bytes)))
+        return bool(self._kernel(self._address, workspace(self._bytes)))
 
     def cancel(self) -> None:
         """No further item is taken."""
-        self._block[SLOT["next_item"]] = _CANCELLED
+        self._block[SLOT["next_item"]] = CANCELLED
 
 
 def _as_float64(x: object) -> NDArray[np.float64]:
@@ -215,7 +215,7 @@ def _lists(plan: Plan) -> dict[str, NDArray[np.int64]]:
     return {name: np.array(numbers, np.int64) for name, numbers in chosen.items()}
 
 
-def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
+def template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
     """The kernel's arguments but for addresses."""
     p = plan.problem
     left, right = (UNBOUNDED if bound is None else bound for bound in p.band)
@@ -249,7 +249,7 @@ def _template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64
     return block
 
 
-def _batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.int64]:
+def batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.int64]:
     """One row per sequence: where its part of each operand begins, in bytes; its first position; its keys."""
     p = plan.problem
     table = np.zeros((plan.sequences, len(BATCH_COLUMNS)), np.int64)

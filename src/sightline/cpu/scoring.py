@@ -85,7 +85,9 @@ class Scoring:
         if copy is None:
             return rows, row
         dim = {"key": key.dim, "value": key.value_dim}[name]
-        target, words = k.place(w, f"{name}s"), (k.words(dim) if name == "key" else dim)
+        # The forward program's values are words of two keys' numbers, all others of two columns'.
+        words = k.words(dim) if name == "key" or key.gradients else dim
+        target = k.place(w, f"{name}s")
         f.call(copy, rows, row, k.argument(f, a, f"{name}_step"), n, dim, target)
         return target, f.value(words * k.element_bytes)
 

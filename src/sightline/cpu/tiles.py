@@ -1,9 +1,12 @@
 """The matrix products of attention, queries in lanes, behind one interface that every engine keeps.
 
-    inner    Sᵀ = K·Qᵀ              n keys × the block's rows, and each row's largest
-    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ   n keys summed from zero, then added: one rounding a tile
+    inner    Sᵀ = K·Qᵀ and dPᵀ = V·dOᵀ     n keys × the block's rows; of S also each row's largest
+    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ          n keys summed from zero, then added: one rounding a tile
+             dQᵀ = dQᵀ + Kᵀ·dSᵀ
+    across   dV = dV + Pᵀ·dO               the same for the block's rows: a sum across the lanes,
+             dK = dK + dSᵀ·Q               which makes rows in memory, whole vectors of float32 or float64
 
-An engine is a pair of functions of (workspace, rows in memory, bytes from row to row, n, vectors, soon,
+An engine is three functions of (workspace, rows in memory, bytes from row to row, n, vectors, soon,
 soon_row) that read and write parts of the workspace. `soon` are rows that the next step will read: each product
 fetches them into the cache while it computes, because K and V are read a number here and a number there, which
 no processor foresees. This is the engine of multiply-adds, for any vector length and number of registers: of
@@ -135,6 +138,64 @@ def outer_carefully(k: Kernel, p: Product, unseen: float, shrink: float = 1.0) -
                 total.value = (weight.bits() == mark).where(total.value, more)
             before = output[d, g]
             output[d, g] = before.fma(fade[g], total.value) if p.faded else before + total.value
+    return f
+
+
+def across(k: Kernel, p: Product) -> Function:
+    """G[j, :] = G[j, :] + Σ_i A[j, i]·R[i, :] for keys j < n and the queries i in all lanes of `vectors`.
+
+    A is the part `lanes` and R the part `result`, packed rows; G are the rows in memory.
+    """
+    with k.module.function(p.name, *PARAMETERS) as f:
+        w, sums, sum_row, n, vectors, soon, soon_row = f.arguments()
+        queries = vectors * (k.lanes // k.per_word)
+        for width, c in _vector_groups(k, f, f.value(k.column_vectors(p.columns))):
+            with f.loop(0, n, k.tile.keys, name="keys") as j:
+                numbers = [(j + t).min(n - 1) for t in range(k.tile.keys)]
+                for number in numbers:
+                    fetch(soon + number * soon_row, p.soon)
+                rows = [sums + (number * sum_row + c * k.vector_bytes) for number in numbers]
+                _across_tile(k, f, w, p, rows, (numbers, c, queries), width)
+    return f
+
+
+def _across_tile(
+    k: Kernel, f: Function, w: Pointer, p: Product, rows: list[Pointer],
+    at: tuple[list[Value], Value, Value], width: int,
+) -> None:  # fmt: skip
+    """`width` vectors of columns, a few keys: for each query, every sum takes one product."""
+    keys, c, queries = at
+    weights, packed = k.in_words(w, p.lanes), k.packed(k.in_words(w, p.result), p.columns)
+    corners = [weights + key * (k.row_bytes // k.per_word) for key in keys]
+    sums, by = _sums(k, f, len(rows), width), min(4, k.lanes // k.per_word)
+    with f.loop(0, queries, by, name="queries") as i:
+        for u in range(by):
+            numbers = [corner + (i + u) * k.element_bytes for corner in corners]
+            _multiply(k, sums, numbers, [packed[i + u, c + x] for x in range(width)])
+    # All loads before all stores: the last group's rows may be one and the same.
+    places = [[row + x * k.vector_bytes for x in range(width)] for row in rows]
+    totals = [
+        [place.load(k.vec) + sums[t][x].value for x, place in enumerate(row)] for t, row in enumerate(places)
+    ]
+    for row, made in zip(places, totals, strict=True):
+        for place, total in zip(row, made, strict=True):
+            place.store(total)
+
+
+def across_carefully(k: Kernel, p: Product, unseen: float) -> Function:
+    """The same, of numbers, without the queries of weight `unseen`, whatever R holds there."""
+    with k.module.function(f"{p.name}.careful", *PARAMETERS) as f:
+        w, sums, sum_row, n, vectors, _, _ = f.arguments()
+        mark = f.value(unseen, k.compute).bits()
+        packed = k.packed(k.place(w, p.result), p.columns)
+        with f.loop(0, n, name="key") as j, f.loop(0, k.column_vectors(p.columns), name="columns") as c:
+            total = f.variable(f.zeros(k.vec))
+            with f.loop(0, vectors * k.lanes, name="query") as i:
+                weight = (k.place(w, p.lanes) + (j * k.row_bytes + i * k.element_bytes)).load(k.compute)
+                with f.when(weight.bits() != mark):
+                    total.value = packed[i, c].fma(weight.splat(k.lanes), total.value)
+            row = sums + (j * sum_row + c * k.vector_bytes)
+            row.store(row.load(k.vec) + total.value)
     return f
 
 

@@ -83,19 +83,23 @@ def _gather_patch(
             (made + count * size).store(f.zeros(kind))
 
 
-def lanes_to_rows(k: Kernel, dtype: str) -> Function:
-    """row_lane[c] = O[c, lane] / l[lane], rounded to `dtype`, for the rows that have an address.
+def lanes_to_rows(k: Kernel, dtype: str, part: str, columns: int) -> Function:
+    """row_lane[c] = T[c, lane], rounded to `dtype`, for the rows that have an address; the output is divided by l.
 
     Parameters: bytes from column to column of a row, vectors of rows, workspace.
     """
     with k.module.function(f"lanes_to_rows.{dtype}", INT, INT, ADDRESS) as f:
         step, vectors, w = f.arguments()
-        lanes, size, columns, patch = k.lanes, formats.size(dtype), k.key.value_dim, k.place(w, "patch")
-        output, total, inverse = (k.table(w, part) for part in ("output", "sum", "fade"))
+        lanes, size, patch = k.lanes, formats.size(dtype), k.place(w, "patch")
+        source, total, inverse = (k.table(w, name) for name in (part, "sum", "fade"))
+        table, divided = k.place(w, "out_rows" if part == "output" else f"{part}_rows"), part == "output"
         with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
-            divisor, factor = total[g], inverse[g]
-            made = transposed([_divided(output[c + i, g], divisor, factor) for i in range(lanes)])
-            rows = [(k.place(w, "out_rows") + (g * lanes + r) * 8).load(INT, 8) for r in range(lanes)]
+            columns_here = [source[c + i, g] for i in range(lanes)]
+            if divided:
+                divisor, factor = total[g], inverse[g]
+                columns_here = [_divided(o, divisor, factor) for o in columns_here]
+            made = transposed(columns_here)
+            rows = [(table + (g * lanes + r) * 8).load(INT, 8) for r in range(lanes)]
             with f.either((step == size) & (c + lanes <= columns)) as (then, otherwise):
                 with then:
                     for row, numbers in zip(rows, made, strict=True):
@@ -104,7 +108,7 @@ def lanes_to_rows(k: Kernel, dtype: str) -> Function:
                 with otherwise:
                     for r, numbers in enumerate(made):
                         formats.store(numbers, patch + r * lanes * size, dtype)
-                    _scatter_patch(k, f, dtype, k.place(w, "out_rows") + g * (lanes * 8), c, step, patch)
+                    _scatter_patch(k, f, dtype, table + g * (lanes * 8), (c, columns), step, patch)
     return f
 
 
@@ -116,13 +120,19 @@ def _divided(o: Value, divisor: Value, inverse: Value) -> Value:
 
 
 def _scatter_patch(
-    k: Kernel, f: Function, dtype: str, addresses: Pointer, c: Value, step: Value, patch: Pointer
+    k: Kernel,
+    f: Function,
+    dtype: str,
+    addresses: Pointer,
+    at: tuple[Value, int],
+    step: Value,
+    patch: Pointer,
 ) -> None:
-    """Copy a patch to its rows: for any stride, and for the last columns of a row."""
-    size = formats.size(dtype)
+    """Copy a patch to its rows: for any stride, and for the last columns of a row. At: first column, columns."""
+    size, (c, columns) = formats.size(dtype), at
     with f.loop(0, k.lanes, name="row") as r:
         row = (addresses + r * 8).load(INT, 8)
-        with f.when(row != 0), f.loop(0, (-c + k.key.value_dim).min(k.lanes), name="column") as i:
+        with f.when(row != 0), f.loop(0, (-c + columns).min(k.lanes), name="column") as i:
             number = (patch + (r * k.lanes + i) * size).load(formats.memory(dtype))
             (row + (c + i) * step).as_pointer().store(number)
 

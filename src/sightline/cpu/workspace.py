@@ -32,6 +32,12 @@ class Workspace:
     | best, mass, heat, reach, see_* | statistics | row |
     | counted | 1 for the rows that count for what keys receive, else 0 | row |
     | received_at, visible_at, diagonals_at, pooled_at | where an item's own sums lie | address (per row) |
+    | d_out, d_query, kept_d_query | dOᵀ and dQᵀ of the block; dQᵀ of the tiles before | dimension × row |
+    | d_scores | dPᵀ of a tile; then, in place, dSᵀ | key × row |
+    | steepness | the softcap's derivative at each score | key × row |
+    | outs, d_outs, queries | O, dO and Q of the block as packed rows | row × dimension |
+    | *.pairs | what has a second form, in pairs of bfloat16 | pairs of rows, or of keys |
+    | dot, delta, lean, top_seen | Σ_d dO·O; dot − dlse; dS times distance, summed; largest score | row |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
@@ -40,10 +46,10 @@ class Workspace:
         tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
         parts = {
             "query": (key.dim + lanes) * ROW_BYTES,
-            "output": (key.value_dim + lanes) * ROW_BYTES,
+            "output": (key.value_dim + lanes) * ROW_BYTES if not key.gradients else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
             "scores": tile * ROW_BYTES,
-            "kept_output": key.value_dim * ROW_BYTES if key.settles else 0,
+            "kept_output": key.value_dim * ROW_BYTES if key.settles and not key.gradients else 0,
             "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
             "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
             "values": key.tile_keys * key.value_dim * key.element_bytes
@@ -59,6 +65,7 @@ class Workspace:
             **dict.fromkeys(("received_at", "visible_at", "diagonals_at"), 8),
             "pooled_at": rows * 8,
             "patch": lanes * lanes * 8,
+            **(_of_gradients(key, lanes, tile) if key.gradients else {}),
         }
         self._offsets: dict[str, int] = {}
         self.bytes = 0
@@ -71,3 +78,27 @@ class Workspace:
     def offset(self, part: str) -> int:
         """Bytes from the workspace's start."""
         return self._offsets[part]
+
+
+def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
+    """What the backward program has beside."""
+    packed = {
+        "queries": -(-key.dim // lanes) * lanes * ROW_BYTES,
+        **dict.fromkeys(("outs", "d_outs"), -(-key.value_dim // lanes) * lanes * ROW_BYTES),
+    }
+    pairs = {
+        **{f"{name}.pairs": size // 2 for name, size in packed.items()},
+        **dict.fromkeys(("scores.pairs", "d_scores.pairs"), tile * ROW_BYTES // 2),
+        "keys.pairs": -(-key.tile_keys // 2) * key.dim * 4,
+        "keys.wide": key.tile_keys * key.dim * 4,
+    }
+    return {
+        "d_out": (key.value_dim + lanes) * ROW_BYTES,
+        **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * ROW_BYTES),
+        "d_scores": tile * ROW_BYTES,
+        "steepness": tile * ROW_BYTES if key.softcap else 0,
+        **dict.fromkeys(("dot", "delta", "lean", "top_seen"), ROW_BYTES),
+        **dict.fromkeys(("d_out_rows", "d_query_rows"), key.block_rows * 8),
+        **packed,
+        **(pairs if key.paired else {}),
+    }

@@ -1,0 +1,265 @@
+"""The backward program: the weights made again tile by tile, and five products for each tile.
+
+    for each key head                                a work item, a run of 16 blocks at a time
+        for each block of query rows that read it
+            delta = Σ_d dO·O − dlse                  derivative.start
+            dQ = 0
+            for each tile of keys that some row may see
+                S = Q·Kᵀ, modified and masked        scoring.scores
+                dP = dO·Vᵀ                           tiles.inner
+                P = exp(S − lse), dS = P·(dP − delta), through softcap and scale    derivative.derive
+                dQ = dQ + dS·K                       tiles.outer
+                dV = dV + Pᵀ·dO, dK = dK + dSᵀ·Q     tiles.across
+            write dQ
+        write dK and dV
+
+after FlashAttention-2 (Dao, 2023, https://arxiv.org/abs/2307.08691), with queries in lanes as in the forward pass.
+dK and dV are float32 or float64 sums in memory, so no two threads add to one number, and every number is summed
+in one order: a tile's (or block's) products from zero, these one after the other, and every 16 of them put aside.
+Where there are too few key heads for the threads, the same code runs twice, with the same bits: blocks of rows
+give dQ, and runs of keys give dK and dV.
+
+0·NaN is NaN, so NaN or Inf in a row of Q, K or dO would reach those who do not see it: such tiles are summed
+with care, leaving out one by one what may not be seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import derivative, formats, packing, tiles, transpose
+from sightline.cpu.kernel import Kernel
+from sightline.cpu.key_sums import KeyHead
+from sightline.cpu.rows import Place, gather, place_of
+from sightline.cpu.scoring import Scoring
+from sightline.cpu.softmax import TILES_PER_SETTLEMENT, UNSEEN
+from sightline.cpu.values import ADDRESS, BOOL, INT
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function
+    from sightline.cpu.isa import Isa
+    from sightline.cpu.key_sums import Reach
+    from sightline.cpu.rows import Rows
+    from sightline.cpu.values import Pointer, Value
+    from sightline.plan import KernelKey
+
+ENTRY = "attend"
+
+
+def generate(key: KernelKey, isa: Isa) -> str:
+    """The LLVM IR of a whole kernel, `int64 attend(int64 *arguments, void *workspace, void *sums)`.
+
+    It works on items until none is left (returns 0) or it has done its slice (returns 1).
+    """
+    k = Kernel(key, isa)
+    block = Block(k)
+    with k.module.function(ENTRY, ADDRESS, ADDRESS, ADDRESS, returns=INT) as f:
+        a, w, sums = f.arguments()
+        with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
+            if block.sums_over_queries:
+                KeyHead(block, f, a, w, sums).go_on()
+            else:
+                item = a.claim(1)
+                f.give_if(item >= k.argument(f, a, "items"), 0)
+                block.differentiate(f, a, w, place_of(k, f, a, item), None)
+        f.give(1)
+    return str(k.module)
+
+
+class Block:
+    """One block of rows, and the functions it is made of."""
+
+    def __init__(self, k: Kernel) -> None:
+        key = k.key
+        self.k = k
+        self.scoring = Scoring(k)
+        self.makes_query = "query" in key.gradients
+        dims = {"d_key": key.dim, "d_value": key.value_dim}
+        self.sums_over_queries = {
+            name: columns for name, columns in dims.items() if name.removeprefix("d_") in key.gradients
+        }
+        self.values_copy = self.scoring.rows_to_rows if key.stage_value else None
+        if key.paired:
+            if key.stage_value:
+                self.values_copy = self.scoring.rows_to_words or transpose.rows_to_words(k)
+            wide = self.scoring.rows_to_rows or transpose.rows_to_rows(k, key.dtype)
+            # For dQ the keys are copied once more: two keys' numbers beside each other, or as they are.
+            self.keys_again = {False: (transpose.rows_to_pairs(k), "keys.pairs"), True: (wide, "keys.wide")}
+            self.pair_rows = packing.pair_rows(k)
+        self.table_to_rows = packing.table_to_rows(k, key.dtype)
+        self.all_finite = packing.all_finite(k, _arithmetic(key))
+        self.tile_finite = packing.all_finite(k, key.dtype) if key.paired else self.all_finite
+        self._products()
+        self.derive = {careful: derivative.derive(k, careful=careful) for careful in (False, True)}
+        if self.makes_query:
+            self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "d_query", key.dim)
+        if self.sums_over_queries:
+            self.store_rows = packing.store_rows(k, key.dtype)
+        self.sums = {careful: self._sums(careful=careful) for careful in (False, True)}
+        self.tile = self._tile()
+
+    def _products(self) -> None:
+        """dP, dQ, dK and dV."""
+        k, key = self.k, self.k.key
+        size = formats.size(key.dtype)
+        self.d_weights = tiles.inner(k, tiles.Product("d_weights", key.value_dim, "d_out", "d_scores", 0))
+        self.accumulate, self.across = {}, {}
+        if self.makes_query:
+            p = tiles.Product("accumulate", key.dim, "d_scores", "d_query", key.dim * size)
+            self.accumulate = {False: tiles.outer(k, p), True: tiles.outer_carefully(k, p, UNSEEN)}
+        for name, lanes, rows in (("d_value", "scores", "d_outs"), ("d_key", "d_scores", "queries")):
+            if name in self.sums_over_queries:
+                p = tiles.Product(name, self.sums_over_queries[name], lanes, rows, 0)
+                self.across[name] = {False: tiles.across(k, p), True: tiles.across_carefully(k, p, UNSEEN)}
+
+    def differentiate(self, f: Function, a: Pointer, w: Pointer, place: Place, reach: Reach | None) -> None:
+        """Everything for one block of rows, against all keys or those in reach."""
+        k = self.k
+        rows = gather(k, f, a, w, place)
+        if reach is not None:
+            rows.begin, rows.end = rows.begin.max(reach.begin), rows.end.min(reach.end)
+        if self.makes_query:
+            with f.loop(0, k.key.dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
+                for part in ("d_query", "kept_d_query"):
+                    k.table(w, part)[d, g] = f.zeros(k.vec)
+        finite = self._load(f, a, w, rows)
+        self._against_keys(f, a, w, rows, finite, reach)
+        if reach is not None:
+            with f.when(rows.begin < rows.end):
+                reach.saw(rows.begin, rows.end)
+        self._store(f, a, w, rows)
+
+    def _load(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
+        """Q and dO in lanes and as packed rows, m and delta of each row; whether Q and dO are finite."""
+        k, key = self.k, self.k.key
+        self.scoring.load_queries(f, a, w, rows)
+        step = k.argument(f, a, "d_out_step")
+        f.call(
+            self.scoring.rows_to_lanes, k.place(w, "d_out_rows"), f.value(0), step, f.value(key.value_dim),
+            rows.vectors, k.place(w, "d_out"), w,
+        )  # fmt: skip
+        finite = f.value(1, BOOL)
+        for name, part, columns in (
+            ("out", "outs", key.value_dim),
+            ("d_out", "d_outs", key.value_dim),
+            ("query", "queries", key.dim),
+        ):
+            table, step, total = (
+                k.place(w, f"{name}_rows"),
+                k.argument(f, a, f"{name}_step"),
+                rows.vectors * k.lanes,
+            )
+            f.call(self.table_to_rows, table, step, f.value(columns), rows.count, total, k.place(w, part))
+            if part == "outs":
+                continue
+            row = k.column_vectors(columns) * k.vector_bytes
+            finite = finite & f.call(self.all_finite, k.place(w, part), row, rows.count, f.value(columns))
+            if key.paired:
+                target = k.place(w, f"{part}.pairs")
+                f.call(self.pair_rows, k.place(w, part), f.value(columns), total, target)
+        derivative.start(k, f, a, w, rows)
+        return finite
+
+    def _against_keys(
+        self, f: Function, a: Pointer, w: Pointer, rows: Rows, finite: Value, reach: Reach | None
+    ) -> None:
+        """Through every tile that some row may see."""
+        size, period = self.k.key.tile_keys, TILES_PER_SETTLEMENT
+        keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
+        nowhere = f.value(0).as_pointer()
+        # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
+        with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
+            first, last = corner.max(rows.begin), (corner + size).min(rows.end)
+            full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
+            sums = [
+                reach.of_key(name, first) if reach is not None and name in self.across else nowhere
+                for name in ("d_key", "d_value")
+            ]
+            f.call(
+                self.tile,
+                a,
+                w,
+                keys,
+                values,
+                *sums,
+                first,
+                last - first,
+                rows.count,
+                full,
+                finite.unsigned(INT),
+            )
+            if self.makes_query:
+                with f.when(corner // size % period == period - 1):
+                    self._settle(f, w, rows)
+
+    def _settle(self, f: Function, w: Pointer, rows: Rows) -> None:
+        """What the recent tiles add to dQ joins what those before did."""
+        k = self.k
+        recent, kept = k.table(w, "d_query"), k.table(w, "kept_d_query")
+        with f.loop(0, k.key.dim, name="settle") as d, f.loop(0, rows.vectors, name="rows") as g:
+            kept[d, g] = kept[d, g] + recent[d, g]
+            recent[d, g] = f.zeros(k.vec)
+
+    def _store(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """Write dQ, and what is one number for each row."""
+        k = self.k
+        if self.makes_query:
+            recent, kept = k.table(w, "d_query"), k.table(w, "kept_d_query")
+            with f.loop(0, k.key.dim, name="last") as d, f.loop(0, rows.vectors, name="rows") as g:
+                recent[d, g] = kept[d, g] + recent[d, g]
+            f.call(self.lanes_to_rows, k.argument(f, a, "d_query_step"), rows.vectors, w)
+        derivative.finish(k, f, a, w, rows)
+
+    def _tile(self) -> Function:
+        """One tile of keys against the block's rows.
+
+        Parameters: arguments, workspace, the head's keys and values, the sums dK and dV of the tile's first key,
+        its number, keys in the tile, rows, whether every row may see all of it (as far as causal and window go),
+        whether Q and dO are finite.
+        """
+        k, key = self.k, self.k.key
+        with k.module.function("tile", *[ADDRESS] * 6, *[INT] * 5, returns=INT) as f:
+            a, w, keys, values, d_keys, d_values, first, n, rows, full, finite = f.arguments()
+            full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
+            vectors = (rows + (k.lanes - 1)) // k.lanes
+            key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
+            keys, values = keys + first * key_row, values + first * value_row
+            packed, row = self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (values, value_row))
+            derivative.look(k, f, w, vectors)
+            staged, staged_row = self.scoring.packed(f, a, w, "value", values, n, self.values_copy)
+            f.call(self.d_weights, w, staged, staged_row, n, vectors, d_values, 0)
+            fine = f.call(self.tile_finite, packed, row, n, f.value(k.words(key.dim) * k.per_word))
+            fine = fine & (finite != 0)
+            for careful in (False, True):
+                with f.when(~fine if careful else fine):
+                    f.call(self.sums[careful], a, w, keys, packed, row, d_keys, d_values, first, n, vectors)
+            f.give(1)
+        return f
+
+    def _sums(self, *, careful: bool) -> Function:
+        """From S and dP of a tile to what it adds to dQ, dK and dV.
+
+        Parameters: arguments, workspace, the tile's keys, as packed rows, bytes from one to the next, the sums dK
+        and dV of its first key, its number, keys in the tile, vectors of rows.
+        """
+        k, key = self.k, self.k.key
+        name = f"sums{'.careful' * careful}"
+        with k.module.function(name, *[ADDRESS] * 4, INT, *[ADDRESS] * 2, *[INT] * 3) as f:
+            a, w, keys, packed, row, d_keys, d_values, first, n, vectors = f.arguments()
+            f.call(self.derive[careful], a, w, first, n, vectors)
+            for name, sums in (("d_value", d_values), ("d_key", d_keys)):
+                if name in self.across:
+                    sum_row = k.column_vectors(self.sums_over_queries[name]) * k.vector_bytes
+                    f.call(self.across[name][careful], w, sums, f.value(sum_row), n, vectors, sums, 0)
+            if self.makes_query:
+                key_row, soon = k.argument(f, a, "key_row"), keys + n * k.argument(f, a, "key_row")
+                if key.paired:
+                    copy, part = self.keys_again[careful]
+                    packed, row = k.place(w, part), f.value(key.dim * k.element_bytes)
+                    f.call(copy, keys, key_row, k.argument(f, a, "key_step"), n, f.value(key.dim), packed)
+                f.call(self.accumulate[careful], w, packed, row, n, vectors, soon, key_row)
+        return f
+
+
+def _arithmetic(key: KernelKey) -> str:
+    return "float64" if key.dtype == "float64" else "float32"

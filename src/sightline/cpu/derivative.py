@@ -1,0 +1,163 @@
+"""The softmax's derivative, score by score: from S and dP to P and dS, with all that was done to the scores.
+
+    P = exp(S − lse)                      lse came with the call
+    dS = P·(dP − delta)                   delta = Σ_d dO·O − dlse
+    dS = dS·(1 − tanh²)·scale             through softcap and scale, for dQ and dK
+
+In powers of two, as in the softmax: P = 2^(S·c − m)·2^(m − lse·log2(e)), where m is lse·log2(e) rounded, and the
+second factor makes good for that. A key that may not be seen has weight and derivative 0; where sums are made with
+care −0, which no visible key has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import packing
+from sightline.cpu.softmax import UNROLL, UNSEEN
+from sightline.cpu.values import ADDRESS, BFLOAT, I16, INT, NEGATIVE_INFINITY, Table, vector
+from sightline.cpu.vmath import LOG2_E, exp2
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function
+    from sightline.cpu.kernel import Kernel
+    from sightline.cpu.rows import Rows
+    from sightline.cpu.values import Pointer, Value
+
+# log2(e), less what the arithmetic's nearest number is.
+LOG2_E_REST = {4: 1.9259629911266174e-8, 8: 2.0355273740931e-17}
+
+
+def start(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    """M, its factor, dot and delta of each row; lean = 0, high = −∞: nothing is seen yet."""
+    d_lse = k.address(a, "d_lse")
+    has_d_lse = d_lse.address() != 0
+    dot, delta, high, factor = (k.table(w, part) for part in ("dot", "delta", "high", "sum"))
+    with f.loop(0, rows.vectors * k.lanes, name="row") as r:
+        number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
+        exists, at, offset = number >= 0, r * k.element_bytes, number.max(0) * k.element_bytes
+        lse = (k.address(a, "lse") + offset).load(k.compute)
+        # Of a row that sees nothing: −∞ − (−∞) is NaN. A row past the last one is to have no weight.
+        lse = exists.where((lse == NEGATIVE_INFINITY).where(0.0, lse), float("inf"))
+        (high.at + at).store(lse)
+        total = packing.products(k, f, k.place(w, "outs"), k.place(w, "d_outs"), k.key.value_dim, r)
+        (dot.at + at).store(total)
+        (delta.at + at).store(total)
+        with f.when(has_d_lse):
+            (delta.at + at).store(total - (d_lse + offset).load(k.compute))
+    log2_e = f.value(LOG2_E, k.vec)
+    rest = LOG2_E_REST[k.element_bytes]
+    with f.loop(0, rows.vectors, name="start") as g:
+        lse = high[g]
+        m = lse * log2_e
+        left = lse.fma(log2_e, -m) + lse * rest  # lse·log2(e) − m
+        high[g], factor[g] = m, exp2((left == left).where(-left, 0.0))  # noqa: PLR0124 (NaN of ∞ − ∞)
+        k.table(w, "lean")[g] = f.zeros(k.vec)
+        k.table(w, "top_seen")[g] = f.value(NEGATIVE_INFINITY, k.vec)
+
+
+def derive(k: Kernel, *, careful: bool) -> Function:
+    """S → P and dP → dS, in place; in pairs of bfloat16 where the products take them.
+
+    Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
+    """
+    name = "derive.careful" if careful else "derive"
+    with k.module.function(name, ADDRESS, ADDRESS, INT, INT, INT) as f:
+        a, w, first, n, vectors = f.arguments()
+        with f.loop(0, vectors, name="rows") as g:
+            scores, d_scores = k.table(w, "scores"), k.table(w, "d_scores")
+            for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
+                scores[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
+            one = _Row(k, f, a, w, g, careful=careful)
+            with f.loop(0, n, UNROLL, name="keys") as j:
+                made = [one.key(j + u, first + j + u) for u in range(UNROLL)]
+                if k.key.paired and not careful:
+                    _store_pairs(k, w, g, j, made)
+                else:
+                    for u, (p, ds) in enumerate(made):
+                        scores[j + u, g], d_scores[j + u, g] = p, ds
+            one.end()
+    return f
+
+
+class _Row:
+    """One vector of rows; what does not depend on the key is loaded once."""
+
+    def __init__(self, k: Kernel, f: Function, a: Pointer, w: Pointer, g: Value, *, careful: bool) -> None:
+        self.k, self.f, self.w, self.g, self.careful = k, f, w, g, careful
+        self.minus_m, self.factor, self.delta = (
+            -k.table(w, "high")[g],
+            k.table(w, "sum")[g],
+            k.table(w, "delta")[g],
+        )
+        self.c, self.scale = k.number(a, "exponent"), k.number(a, "scale")
+        self.leans = "alibi_slopes" in k.key.gradients
+        if self.leans:
+            self.lean = f.variable(f.zeros(k.vec))
+            self.position, self.origin = k.table(w, "position")[g], k.place(w, "origin").load(INT, 8)
+
+    def key(self, j: Value, number: Value) -> tuple[Value, Value]:
+        """P and dS of one key."""
+        k, g = self.k, self.g
+        s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
+        unseen = s == NEGATIVE_INFINITY
+        p = exp2(s.fma(self.c, self.minus_m)) * self.factor
+        ds = p * (dp - self.delta)
+        if self.leans:
+            away = self.position - (number - self.origin).to(k.compute).splat(k.lanes)
+            self.lean.value = unseen.where(0.0, ds).fma(away.magnitude(), self.lean.value)
+        if k.key.softcap:
+            ds = ds * k.table(self.w, "steepness")[j, g]
+        ds = ds * self.scale
+        nothing = UNSEEN if self.careful else 0.0
+        return unseen.where(nothing, p), unseen.where(nothing, ds + 0.0 if self.careful else ds)
+
+    def end(self) -> None:
+        """The tile's sums join the row's."""
+        if self.leans:
+            lean = self.k.table(self.w, "lean")
+            lean[self.g] = lean[self.g] + self.lean.value
+
+
+def _store_pairs(k: Kernel, w: Pointer, g: Value, j: Value, made: list[tuple[Value, Value]]) -> None:
+    """Sums over queries take P and dS as rows of bfloat16; those over keys, two keys' dS side by side."""
+    lanes, row = k.lanes, k.row_bytes // 2
+    for column, part in enumerate(("scores.pairs", "d_scores.pairs")):
+        table = Table(
+            k.place(w, part), vector(I16, lanes), row, k.vector_bytes // 2, align=k.vector_bytes // 2
+        )
+        for u in range(0, UNROLL, 2):
+            both = _rounded(k, made[u][column], made[u + 1][column])
+            for v in range(2):
+                table[j + (u + v), g] = both.shuffled(both, range(v * lanes, (v + 1) * lanes))
+            if part == "d_scores.pairs":
+                beside = both.shuffled(both, [lane + half for lane in range(lanes) for half in (0, lanes)])
+                k.table(w, "d_scores")[j // 2 + u // 2, g] = beside.as_bits_of(k.vec)
+
+
+def _rounded(k: Kernel, first: Value, second: Value) -> Value:
+    """Two vectors rounded to bfloat16, one after the other."""
+    name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", vector(BFLOAT, 2 * k.lanes)
+    return first.f.intrinsic(name, kind, second, first).as_bits_of(vector(I16, 2 * k.lanes))
+
+
+def look(k: Kernel, f: Function, w: Pointer, vectors: Value) -> None:
+    """Remember which rows have seen something."""
+    if "sinks" in k.key.gradients:
+        high, top = k.table(w, "top_seen"), k.table(w, "top")
+        with f.loop(0, vectors, name="look") as g:
+            high[g] = (top[g] == NEGATIVE_INFINITY).where(high[g], top[g])
+
+
+def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    """Write what was asked of each row: lean for the slopes, dot for the sinks, 0 if nothing was seen."""
+    asked = [part for part, name in (("dot", "sinks"), ("lean", "alibi_slopes")) if name in k.key.gradients]
+    if "sinks" in k.key.gradients:
+        dot, high = k.table(w, "dot"), k.table(w, "top_seen")
+        with f.loop(0, rows.vectors, name="finish") as g:
+            dot[g] = (high[g] == NEGATIVE_INFINITY).where(0.0, dot[g])
+    with f.loop(0, rows.count if asked else 0, name="row") as r:
+        number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
+        for part in asked:
+            x = (k.place(w, part) + r * k.element_bytes).load(k.compute)
+            (k.address(a, part) + number * k.element_bytes).store(x)

@@ -1,0 +1,125 @@
+"""From a pass to running kernels: the backward program's arguments, and each thread's sums."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline.cpu import compile as compiler
+from sightline.cpu import run, threads
+from sightline.cpu.arguments import BATCH_COLUMNS, SLOT
+from sightline.cpu.workspace import Workspace
+from sightline.problem import sequence_ints
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sightline.arrays import Spec
+    from sightline.cpu.isa import Isa
+    from sightline.passes import Pass
+    from sightline.plan import KernelKey
+
+STATE_BYTES = 64  # as key_sums has it
+_PER_SEQUENCE = {"query_offset": "position", "key_lengths": "length"}
+
+
+def differentiate(
+    made: Pass, specs: dict[str, Spec], addresses: dict[str, int], per_sequence: dict[str, object]
+) -> None:
+    """Run a pass.
+
+    Args:
+        made: what to run.
+        specs: of every array with strides, (*batch, heads, length, …).
+        addresses: of every array, read or written, by the name of its slot; the caller keeps them alive.
+        per_sequence: query_offset and key_lengths, as the door was given them.
+    """
+    if not made.items:
+        return
+    block = _arguments(made, specs)
+    for name, address in addresses.items():
+        block[SLOT[name]] = address
+    table = _sequences(made, specs, per_sequence)
+    block[SLOT["batches"]] = table.ctypes.data
+    work = _Work(made, block, table)
+    threads.run(work, min(made.threads(threads.MOST), threads.get_num_threads()))
+
+
+def _arguments(made: Pass, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
+    """The kernel's arguments but for addresses."""
+    summed = {name: spec for name, spec in specs.items() if name in {"d_key", "d_value"}}
+    block = run.template(made.plan, {name: spec for name, spec in specs.items() if name not in summed})
+    values = {
+        "items": made.items,
+        "slice_items": made.slice_items,
+        "units": made.units,
+        "ranges": made.ranges,
+        "range_keys": made.range_keys,
+    }
+    for name, spec in summed.items():
+        values[f"{name}_head"], values[f"{name}_row"] = spec.strides[-3], spec.strides[-2]
+    for name, value in values.items():
+        block[SLOT[name]] = value
+    return block
+
+
+def _sequences(made: Pass, specs: dict[str, Spec], per_sequence: dict[str, object]) -> NDArray[np.int64]:
+    """One row per sequence, as the forward program has them."""
+    problem = made.plan.problem
+    table = run.batches(made.plan, specs, problem.keys)
+    for name, value in per_sequence.items():
+        if value is not None:
+            table[:, BATCH_COLUMNS.index(_PER_SEQUENCE[name])] = sequence_ints(value, name, problem).reshape(
+                -1
+            )
+    return table
+
+
+@functools.cache
+def _loaded(key: KernelKey, isa: Isa) -> Any:
+    address = compiler.load("attend", ("backward", key), isa, lambda: _generate(key, isa))
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(address)
+
+
+def _generate(key: KernelKey, isa: Isa) -> str:
+    """The generator is imported when a kernel is not in the cache."""
+    from sightline.cpu import backward
+
+    return backward.generate(key, isa)
+
+
+class _Work:
+    """One pass, as the threads that share it see it."""
+
+    def __init__(self, made: Pass, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
+        key, isa = made.plan.kernel, made.plan.isa
+        self._kernel, self._block, self._keep = _loaded(key, isa), block, keep
+        self._address, self._bytes = ctypes.addressof(block), Workspace(key, isa).bytes
+        self._sums: dict[int, NDArray[np.uint8]] = {}
+        self._sums_bytes = sums_bytes(made)
+
+    def __call__(self) -> bool:
+        """A slice of the items; what a thread has summed stays with it until its item is done."""
+        sums = self._sums.get(threading.get_ident())
+        if sums is None:
+            sums = self._sums[threading.get_ident()] = np.zeros(self._sums_bytes + 64, np.uint8)
+            state = -sums.ctypes.data % 64
+            sums[state : state + 8] = 255  # no item at hand
+        start = -(-sums.ctypes.data // 64) * 64
+        return bool(self._kernel(self._address, run.workspace(self._bytes), start))
+
+    def cancel(self) -> None:
+        """No further item is taken."""
+        self._block[SLOT["next_item"]] = run.CANCELLED
+
+
+def sums_bytes(made: Pass) -> int:
+    """Working memory for a run of keys' sums, those at hand and those put aside."""
+    key, lanes = made.plan.kernel, made.plan.isa.lanes(made.plan.kernel.element_bytes)
+    dims = {"key": key.dim, "value": key.value_dim}
+    columns = sum(-(-size // lanes) * lanes for name, size in dims.items() if name in key.gradients)
+    return STATE_BYTES + 2 * made.range_keys * columns * key.element_bytes if made.ranges else STATE_BYTES

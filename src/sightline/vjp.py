@@ -1,0 +1,144 @@
+"""The door to gradients: what came out of attention and its gradient in, gradients of what went in out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sightline import arrays
+from sightline.cpu import isa, threads
+from sightline.cpu.differentiate import differentiate
+from sightline.gradient_call import GradientCall
+from sightline.options import describe
+from sightline.passes import GRADIENTS, passes
+from sightline.problem import Problem, int_or_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Gradients(NamedTuple):
+    """With respect to each array of the call, in its shape, dtype and kind; None for those not wanted."""
+
+    query: Any = None
+    key: Any = None
+    value: Any = None
+    bias: Any = None
+    sinks: Any = None
+    alibi_slopes: Any = None
+
+
+def attention_vjp(
+    query: Any,
+    key: Any,
+    value: Any,
+    output: Any,
+    lse: Any,
+    grad_output: Any,
+    *,
+    grad_lse: Any = None,
+    mask: Any = None,
+    bias: Any = None,
+    causal: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    query_offset: int | Any = None,
+    key_lengths: int | Any = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    sinks: Any = None,
+    alibi_slopes: Any = None,
+    layout: str = "BHLD",
+    precision: str = "highest",
+    wanted: Sequence[str] = ("query", "key", "value"),
+) -> Gradients:
+    """The gradients of a loss, from its gradients with respect to attention's output and lse.
+
+    The vector-Jacobian product of `attention`: weights are made again from query, key and lse, tile by tile, in
+    memory that grows with the length. The same bits for any number of threads. A query that sees no key has
+    gradient 0, and what a query does not see reaches none of its gradients.
+
+    Args:
+        query: As for `attention`, like key, value and every option, each with the value that it had there.
+        key: See query.
+        value: See query.
+        output: (…, Hq, Lq, Dv), what `attention` gave.
+        lse: (…, Hq, Lq), what `see=("lse",)` gave. Where keys were split and merged, the merged output and lse.
+        grad_output: ∂loss/∂output, in the output's shape and dtype; any strides.
+        grad_lse: ∂loss/∂lse, (…, Hq, Lq); 0 if left out.
+        mask: See query.
+        bias: See query.
+        causal: See query.
+        window: See query.
+        query_offset: See query.
+        key_lengths: See query.
+        scale: See query.
+        softcap: See query.
+        sinks: See query.
+        alibi_slopes: See query.
+        layout: See query.
+        precision: See query.
+        wanted: names of the arrays whose gradients to make: "query", "key", "value", "sinks", "alibi_slopes".
+            That of "bias" comes in a later version.
+
+    Returns:
+        Gradients, each in the shape, dtype and kind of its array: summed over what was broadcast, and over the
+        query heads that share a key head.
+
+    Raises:
+        TypeError, ValueError: what came, what was expected, and what to try.
+        NotImplementedError: "bias" is wanted.
+
+    Example:
+        >>> import numpy as np, sightline
+        >>> q, k, v = np.random.default_rng(0).standard_normal((3, 1, 4, 100, 16))
+        >>> out, seen = sightline.attention(q, k, v, causal=True, see=["lse"])
+        >>> grads = sightline.attention_vjp(q, k, v, out, seen.lse, np.ones_like(out), causal=True)
+        >>> grads.value.shape, bool(np.isclose(grads.value[..., 0].sum(), 400))  # weights of 4 × 100 queries
+        ((1, 4, 100, 16), True)
+
+    Source: Dao, FlashAttention-2, 2023, https://arxiv.org/abs/2307.08691
+    """
+    asked = _asked(wanted)
+    named = {"query": query, "key": key, "value": value, "mask": mask, "bias": bias}
+    named |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
+    views = {
+        name: arrays.view(x, name) for name, x in named.items() if x is not None or name in GRADIENTS[:3]
+    }
+    problem = Problem.of(
+        **{name: looked_at.spec for name, looked_at in views.items()},
+        query_offset=int_or_spec(query_offset, "query_offset"),
+        key_lengths=int_or_spec(key_lengths, "key_lengths"),
+        causal=causal,
+        window=window,
+        scale=scale,
+        softcap=softcap,
+        layout=layout,
+        precision=precision,
+    )
+    for name in asked:
+        if named[name] is None:
+            raise ValueError(f'wanted has "{name}", but there is no {name} in the call; try leaving it out.')
+    call = GradientCall(problem, views)
+    call.read(output, "output", "out")
+    call.read(grad_output, "grad_output", "d_out")
+    call.read_rows(lse, "lse", "lse")
+    if grad_lse is not None:
+        call.read_rows(grad_lse, "grad_lse", "d_lse")
+    for name in asked:
+        call.make(name, named[name])
+    per_sequence = {"query_offset": query_offset, "key_lengths": key_lengths}
+    for made in passes(problem, isa.chosen(), asked, threads.get_num_threads()):
+        differentiate(made, call.specs, call.addresses, per_sequence)
+    return Gradients(**{name: call.finished(name, named[name]) for name in asked})
+
+
+def _asked(wanted: object) -> tuple[str, ...]:
+    """The names of the gradients, in the fields' order."""
+    names = tuple(wanted) if isinstance(wanted, list | tuple) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise TypeError(f'wanted is {describe(wanted)}; expected names such as ("query", "key", "value").')
+    for name in names:
+        if name not in GRADIENTS:
+            raise ValueError(f'wanted has "{name}"; expected some of {", ".join(GRADIENTS)}.')
+    if "bias" in names:
+        raise NotImplementedError("the gradient of bias is not there yet; it comes in a later version.")
+    return tuple(name for name in GRADIENTS if name in names)
