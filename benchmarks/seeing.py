@@ -151,19 +151,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn", type=float, default=0.2, help="seconds of timed calls in one turn")
     parser.add_argument("--thread-time", action="store_true", help="one thread, in its own CPU time; no file")
+    parser.add_argument(
+        "--csv", type=Path, help="append here, memory beside it (default: results/DATE-CPU-seeing.csv)"
+    )
     parser.add_argument("--no-long", action="store_true", help="leave out the lengths of 32k to 131k")
     return parser.parse_args()
 
 
-def write(rows: Sequence[results.Row], calls: Sequence[Call], here: dict[str, str]) -> None:
-    """Both tables, as results/DATE-CPU-seeing.csv and …-seeing-memory.csv."""
+def write(
+    rows: Sequence[results.Row], calls: Sequence[Call], here: dict[str, str], path: Path | None
+) -> None:
+    """Both tables: times to `path`, memory to a file of that name with -memory."""
     slug = re.sub(r"[^a-z0-9]+", "-", here["cpu"].lower()).strip("-")
-    folder, name = Path(__file__).parent / "results", f"{here['date'][:10]}-{slug}-seeing"
-    results.write_csv(folder / f"{name}.csv", rows, here)
+    path = path or Path(__file__).parent / "results" / f"{here['date'][:10]}-{slug}-seeing.csv"
+    results.write_csv(path, rows, here)
     made = ((here.values(), call[:4], call.found) for call in calls)
     memory = (dict(zip(MEMORY_COLUMNS, (*a, *b, *c), strict=True)) for a, b, c in made)
-    results.append(folder / f"{name}-memory.csv", MEMORY_COLUMNS, memory)
-    print(f"# written to {folder}/{name}.csv and …-memory.csv")
+    results.append(path.with_stem(f"{path.stem}-memory"), MEMORY_COLUMNS, memory)
+    print(f"# written to {path} and, memory, beside it")
 
 
 def main() -> None:
@@ -188,7 +193,7 @@ def main() -> None:
             long += called("everything", shape, "float32", threads[-1], clock)
     print("\n".join([*against_eager(rows, calls), *linear(long)]))
     if not args.thread_time:
-        write(rows, [*calls, *long], here)
+        write(rows, [*calls, *long], here, args.csv)
 
 
 if __name__ == "__main__":

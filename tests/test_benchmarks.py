@@ -367,12 +367,10 @@ def test_tiles_are_counted_and_the_longest_call_judged() -> None:
     assert most.endswith("201.0 MiB, less than 200: MISSED")
 
 
-def test_memory_rows_have_every_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeing, "__file__", str(tmp_path / "seeing.py"))
+def test_memory_rows_have_every_column(tmp_path: Path) -> None:
     call = seeing.Call("everything", "long-32k", "float32", 1, memory.Measured(1.5, 4.25, 12.0))
-    seeing.write([ROW], [call], machine.describe())
-    times, told = sorted((tmp_path / "results").glob("*.csv"), key=lambda path: len(path.name))
-    with told.open(newline="") as file:
+    seeing.write([ROW], [call], machine.describe(), tmp_path / "seeing.csv")
+    with (tmp_path / "seeing-memory.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["question"], row["seconds"], row["growth_mib"], row["threads"]) == (
         "everything",
@@ -380,7 +378,7 @@ def test_memory_rows_have_every_column(tmp_path: Path, monkeypatch: pytest.Monke
         "4.25",
         "1",
     )
-    assert len(times.read_text().splitlines()) == 2
+    assert len((tmp_path / "seeing.csv").read_text().splitlines()) == 2
 
 
 def test_accuracy_verdict() -> None:
