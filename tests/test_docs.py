@@ -112,6 +112,8 @@ def test_python_runs(name: str) -> None:
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 @pytest.mark.parametrize("name", WITH_TORCH)
 def test_python_with_torch_runs(name: str) -> None:
+    if name in ABOUT_TORCH:
+        pytest.importorskip("transformers")
     run_python(name, blocks(PAGES[name], "python"))
 
 
@@ -134,8 +136,9 @@ def test_the_door_has_an_example() -> None:
 
 @pytest.mark.parametrize("name", modules_with_examples())
 def test_docstring_examples(name: str) -> None:
-    if name.startswith("sightline.torch."):
-        pytest.importorskip("torch")
+    for framework in ("torch", "transformers"):
+        if name.startswith(f"sightline.{framework}."):
+            pytest.importorskip(framework)
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0

@@ -28,7 +28,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("calls", "merge"),
     ("attention", "look_only", "vjp"),
     ("torch",),
-    ("parallel", "look"),
+    ("transformers", "fronts", "parallel", "look"),
     ("__init__",),
     ("cli",),
 )
@@ -57,6 +57,7 @@ OWN_DEPENDENCIES = {
     "cli": {"rich", "safetensors"},
     "look": {"jinja2", "matplotlib", "rich"},
     "torch": {"torch"},
+    "transformers": {"torch", "transformers"},
 }
 FRAMEWORKS = (
     *(

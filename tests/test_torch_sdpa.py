@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.nn.attention.bias import causal_lower_right, causal_upper_left  # noqa: E402
 from torch.testing import assert_close  # noqa: E402
 
+from sightline.torch import quick, sdpa_rules  # noqa: E402
 from sightline.torch import scaled_dot_product_attention as ours  # noqa: E402
 
 theirs = torch.nn.functional.scaled_dot_product_attention
@@ -37,13 +38,22 @@ def randn(*shape: int, seed: int = 0, dtype: Any = torch.float32) -> Any:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)), dtype=dtype)
 
 
-def composed(query: Any, key: Any, value: Any, mask: Any = None, **options: Any) -> Any:
+def composed(query: Any, key: Any, value: Any, attn_mask: Any = None, **options: Any) -> Any:
     """PyTorch's composed function in float64 (its fused kernel reads past unequal lengths)."""
     wide = (x.double() for x in (query, key, value))
-    if mask is not None and mask.dtype != torch.bool:
-        mask = mask.double()
+    if attn_mask is not None and attn_mask.dtype != torch.bool:
+        attn_mask = attn_mask.double()
     with sdpa_kernel([SDPBackend.MATH]):
-        return theirs(*wide, mask, **options).to(query.dtype)
+        return theirs(*wide, attn_mask, **options).to(query.dtype)
+
+
+def fused(query: Any, key: Any, value: Any, attn_mask: Any = None, **options: Any) -> Any:
+    """PyTorch's fused kernel, which it takes for four axes of equal sizes."""
+    lead = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+    query, key, value = (x.expand(*lead, *x.shape[-2:]) for x in (query, key, value))
+    if query.dim() == 4:
+        return theirs(query, key, value, attn_mask, **options)
+    return theirs(query[None], key[None], value[None], attn_mask, **options)[0]
 
 
 def op_info() -> Any:
@@ -65,6 +75,36 @@ def test_opinfo_samples(dtype: Any) -> None:
         assert_close(got, want, **bounds(dtype))
 
 
+def gradients(function: Any, tensors: list[Any]) -> list[Any]:
+    """Of a weighted sum of what the function gives, with respect to those that want one."""
+    output = function()
+    weights = randn(*output.shape, seed=7).to(output.dtype)
+    wanted = [x for x in tensors if isinstance(x, torch.Tensor) and x.requires_grad]
+    assert wanted
+    return [x.double() for x in torch.autograd.grad(output, wanted, weights)]
+
+
+@dtypes
+@pytest.mark.filterwarnings("ignore")  # of PyTorch's test machinery
+def test_opinfo_gradients(dtype: Any) -> None:
+    torch.manual_seed(0)
+    for sample in op_info().sample_inputs("cpu", dtype, requires_grad=True):
+        if sample.kwargs.get("dropout_p"):
+            continue
+        tensors = [sample.input, *sample.args, sample.kwargs.get("attn_mask")]
+        mine = gradients(lambda s=sample: ours(s.input, *s.args, **s.kwargs), tensors)
+        want = gradients(lambda s=sample: composed(s.input, *s.args, **s.kwargs), tensors)
+        others = [
+            gradients(lambda s=sample, f=f: f(s.input, *s.args, **s.kwargs), tensors) for f in (theirs, fused)
+        ]
+        for x, y, *z in zip(
+            mine, want, *others, strict=True
+        ):  # scores of 100 and more: no bound of its own fits
+            allowed = 2 * max((other - y).abs().max() for other in z)
+            two_roundoffs = torch.finfo(dtype).eps * 2 * y.abs().max()  # theirs has no fused kernel for some
+            assert (x - y).abs().max() <= max(allowed, two_roundoffs, bounds(dtype)["atol"])
+
+
 @pytest.mark.parametrize(
     ("length", "heads", "size", "causal"),
     [*itertools.product((267, 1030), (1, 3), (8, 16), (False, True))],
@@ -77,6 +117,18 @@ def test_split_projections(dtype: Any, length: int, heads: int, size: int, causa
     )
     got = ours(query, key, value, is_causal=causal)
     assert_close(got, composed(query, key, value, is_causal=causal), **bounds(dtype))
+
+
+@dtypes
+def test_gradients_of_split_projections(dtype: Any) -> None:
+    packed = randn(2, 267, 3 * 3 * 8, dtype=dtype).requires_grad_()
+
+    def attend(function: Any) -> Any:
+        query, key, value = (x.view(2, 267, 3, 8).transpose(1, 2) for x in packed.split(24, dim=2))
+        return function(query, key, value, is_causal=True)
+
+    mine, want = (gradients(lambda f=f: attend(f), [packed]) for f in (ours, composed))
+    assert_close(mine, want, **bounds(dtype))
 
 
 MASKS = [
@@ -93,6 +145,18 @@ def test_masks(dtype: Any, shape: tuple[int, ...]) -> None:
     for mask in (randn(*shape) > 0, randn(*shape, dtype=dtype), randn(*shape)):
         got = ours(query, key, value, mask)
         assert_close(got, composed(query, key, value, mask), **bounds(dtype))
+
+
+@pytest.mark.parametrize("shape", MASKS[::5], ids=lambda shape: "x".join(map(str, shape)))
+@dtypes
+def test_gradients_with_masks(dtype: Any, shape: tuple[int, ...]) -> None:
+    query, (key, value) = randn(2, 3, 40, 8, dtype=dtype), randn(2, 2, 3, 70, 8, dtype=dtype)
+    tensors = [x.detach().requires_grad_() for x in (query, key, value)]
+    for mask in (randn(*shape) > 0, randn(*shape, dtype=dtype).requires_grad_(), randn(*shape)):
+        mine, want = (
+            gradients(lambda f=f, mask=mask: f(*tensors, mask), [*tensors, mask]) for f in (ours, composed)
+        )
+        assert_close(mine, want, **bounds(dtype))
 
 
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -122,6 +186,9 @@ def test_shapes(shapes: tuple[tuple[int, ...], ...], causal: bool) -> None:
     query, key, value = (randn(*shape, seed=i) for i, shape in enumerate(shapes))
     want = composed(query, key, value, is_causal=causal)
     assert_close(ours(query, key, value, is_causal=causal), want, **bounds(torch.float32))
+    tensors = [x.requires_grad_() for x in (query, key, value)]
+    mine, want = (gradients(lambda f=f: f(*tensors, is_causal=causal), tensors) for f in (ours, composed))
+    assert_close(mine, want, **bounds(torch.float32))
 
 
 GROUPED: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -139,6 +206,9 @@ def test_grouped_heads(shapes: tuple[tuple[int, ...], ...]) -> None:
     query, key, value = (randn(*shape, seed=i) for i, shape in enumerate(shapes))
     want = composed(query, key, value, enable_gqa=True)
     assert_close(ours(query, key, value, enable_gqa=True), want, **bounds(torch.float32))
+    tensors = [x.requires_grad_() for x in (query, key, value)]
+    mine, want = (gradients(lambda f=f: f(*tensors, enable_gqa=True), tensors) for f in (ours, composed))
+    assert_close(mine, want, **bounds(torch.float32))
 
 
 @pytest.mark.parametrize("scale", [None, 0.5, 0.0, -2.0, torch.tensor(0.25)])
@@ -338,3 +408,72 @@ def test_another_device_is_named() -> None:
         NotImplementedError, match=r"query is on cuda:0, .* no kernel yet; .*try query\.cpu\(\)"
     ):
         ours(x, x, x)
+
+
+# ── Calls made before take a shorter way, with the same answer ──
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each call that took the long way."""
+    calls: list[int] = []
+    real = sdpa_rules.paired
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(sdpa_rules, "paired", counting)
+    monkeypatch.setattr(quick, "_known", {})
+    return calls
+
+
+REPEATED: dict[str, tuple[Callable[[], tuple[Any, ...]], dict[str, Any]]] = {
+    "plain": (lambda: (Q, K, K), {}),
+    "causal, scaled": (lambda: (Q, K, K), {"is_causal": True, "scale": 0.3}),
+    "a mask": (lambda: (Q, K, K, BOOL.tril(2)), {}),
+    "a mask of floats": (lambda: (Q, K, K, randn(3, 6)), {}),
+    "rows first": (lambda: (Q.mT.contiguous().mT, *[randn(2, 6, 4, 8).transpose(1, 2)] * 2), {}),
+    "rows before heads": (lambda: (randn(2, 3, 4, 8).transpose(1, 2), K, K), {}),
+    "groups": (lambda: (Q, K[:, :2], K[:, :2]), {"enable_gqa": True}),
+    "wider values": (lambda: (Q, K, randn(2, 4, 6, 16)), {}),
+    "one sequence for all": (lambda: (Q, K[:1], K[:1]), {}),
+    "more threads": (lambda: tuple(randn(3, 2, 8, 300, 32)), {}),
+    "bfloat16": (lambda: (Q.bfloat16(), K.bfloat16(), K.bfloat16()), {}),
+}
+
+
+@pytest.mark.parametrize(("make", "options"), REPEATED.values(), ids=REPEATED.keys())
+def test_a_repeated_call_has_the_same_answer(
+    make: Callable[[], tuple[Any, ...]], options: dict[str, Any], slow: list[int]
+) -> None:
+    arrays = make()
+    first = ours(*arrays, **options)
+    again = ours(*arrays, **options)
+    other = ours(2 * arrays[0], *arrays[1:], **options)
+    assert len(slow) == 1
+    assert torch.equal(again, first)
+    assert again.stride() == first.stride()
+    quick._known.clear()
+    assert torch.equal(other, ours(2 * arrays[0], *arrays[1:], **options))
+
+
+def test_what_only_looks_like_a_repeated_call(slow: list[int]) -> None:
+    ours(Q, K, K, is_causal=True)
+    with pytest.raises(TypeError, match="must be bool"):
+        ours(Q, K, K, is_causal=1)  # type: ignore[arg-type]
+    zeros = torch._efficientzerotensor(K.shape)
+    with pytest.raises(RuntimeError, match="without memory"):
+        ours(Q, zeros, zeros, is_causal=True)
+    negated = torch.complex(K, K).conj().imag
+    with pytest.raises(RuntimeError, match="lazily negated"):
+        ours(Q, negated, negated, is_causal=True)
+    with pytest.raises(RuntimeError, match="same dtype"):
+        ours(Q, K.double(), K, is_causal=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ours(Q, K, K, is_causal=True).dtype == torch.bfloat16
+    assert ours(Q.clone().requires_grad_(), K, K, is_causal=True).requires_grad
+    assert ours(Q.to("meta"), K.to("meta"), K.to("meta"), is_causal=True).is_meta
+    mapped = torch.func.vmap(lambda q: ours(q, K, K, is_causal=True))(torch.stack([Q, -Q]))
+    assert torch.equal(mapped[0], ours(Q, K, K, is_causal=True))
+    assert len(slow) > 2

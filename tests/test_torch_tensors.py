@@ -134,7 +134,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "gradient": (
         lambda: numbers(2, 3).requires_grad_(),
         TypeError,
-        r"bias takes part in differentiation.*a later version: use torch\.no_grad\(\).*bias\.detach\(\)",
+        r"bias takes part in differentiation.* alone: use torch\.no_grad\(\).*bias\.detach\(\)",
     ),
     "parameter": (lambda: torch.nn.Parameter(numbers(2, 3)), TypeError, "bias takes part in differentiation"),
 }

@@ -1,7 +1,9 @@
 """Sightline: exact scaled dot-product attention on the CPU, by kernels generated for the very call."""
 
+from sightline import fronts as _fronts
 from sightline import merge_seen as _merge_seen
 from sightline import see as _see
+from sightline.attention import FRONTS as _FRONTS
 from sightline.attention import attention
 from sightline.cpu.threads import get_num_threads, set_num_threads
 from sightline.explain import explain
@@ -29,5 +31,6 @@ __all__ = [
     "set_num_threads",
 ]
 
-# What Seen's methods do: see.py knows no later room, so the front tells it.
+# What earlier rooms do through later ones, which they do not know: the front tells them.
+_FRONTS["torch"] = _fronts.torch  # tensors that autograd follows are for sightline.torch
 _see.do_with(plot=_draw.plot, merge=_merge_seen.merge)

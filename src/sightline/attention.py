@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sightline import arrays
-from sightline.calls import ready
+from sightline.calls import OPTIONS, ready
+from sightline.cpu.run import OPERANDS
 from sightline.see import See, Seen, requested
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+FRONTS: dict[str, Callable[..., Any]] = {}
+"""The doors of frameworks, for arrays that they follow (autograd, tracing); the package puts them here."""
 
 
 def attention(
@@ -88,7 +92,11 @@ def attention(
     request = None if see is None else requested(see)
     operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
     options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
-    call, operands = ready(operands, options, request)
+    try:
+        call, operands = ready(operands, options, request)
+    except arrays.FollowedError as followed:
+        named = dict(zip(OPERANDS, operands, strict=True)) | dict(zip(OPTIONS, options, strict=True))
+        return FRONTS[followed.framework](**named, see=see)
     result = operands[-1]
     if result is None:
         result = call.result(query)

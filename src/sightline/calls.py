@@ -44,6 +44,10 @@ class Ready:
         """A new array for the output."""
         return arrays.empty_like(query, self._prepared.output_shape, self._prepared.dtype)
 
+    def at(self, addresses: tuple[int, ...], keep: object) -> None:
+        """Write the output of a call that asks nothing about the weights: see `Prepared.at`."""
+        self._prepared.at(addresses, keep)
+
     def run(self, operands: Operands, offset: object, lengths: object) -> dict[str, Any]:
         """Write the output, if there is one, and give what was asked about the weights, by its name in Seen."""
         if not self._names and not self._second:

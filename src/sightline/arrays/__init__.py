@@ -17,12 +17,13 @@ import numpy as np
 
 from sightline.arrays import foreign, numpy_arrays
 from sightline.arrays.numpy_arrays import to_numpy
-from sightline.arrays.spec import NoSignatureError, Spec, View
+from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
 __all__ = [
+    "FollowedError",
     "NoSignatureError",
     "Spec",
     "View",
@@ -76,7 +77,8 @@ def view(x: object, name: str) -> View:
         name: The argument's name, for the error messages.
 
     Raises:
-        TypeError: `x` is not an array, or not one whose numbers can be read where they lie.
+        TypeError: `x` is not an array, or not one whose numbers can be read where they lie. FollowedError: or
+            not without its framework.
         ValueError: `x` is on a device that has no kernel.
     """
     return (_kinds.get(type(x)) or _recognise(x)).view(x, name)

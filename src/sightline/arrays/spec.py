@@ -28,3 +28,11 @@ class View(NamedTuple):
 
 class NoSignatureError(TypeError):
     """The object has no cheap signature: `settle` it first, and use what that returns in its place."""
+
+
+class FollowedError(TypeError):
+    """A framework follows the array (autograd, tracing): a call with it is for that framework's own door."""
+
+    def __init__(self, message: str, framework: str) -> None:
+        super().__init__(message)
+        self.framework = framework

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import forward_ad
 
-from sightline.arrays.spec import NoSignatureError, Spec, View
+from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -62,10 +62,21 @@ def _refuse(x: Any, name: str) -> None:
             f"expected its numbers in memory: try {name}.resolve_neg()."
         )
     if _differentiated(x):
-        raise TypeError(
-            f"{name} takes part in differentiation, and gradients through sightline come in a later version: "
-            f"use torch.no_grad() around the call, or pass {name}.detach()."
+        raise FollowedError(
+            f"{name} takes part in differentiation, which only sightline.attention goes along with; "
+            f"expected its numbers alone: use torch.no_grad() around the call, or pass {name}.detach().",
+            "torch",
         )
+    if followed(x):
+        raise FollowedError(_stands_for_others(x, name), "torch")
+
+
+def _stands_for_others(x: Any, name: str) -> str:
+    return (
+        f"{name} is a {type(x).__name__} without memory of its own (tracing, vmap and other torch.func "
+        f"transforms, classes that wrap a tensor), which only sightline.attention goes along with; "
+        f"expected a plain CPU tensor: call this outside of these."
+    )
 
 
 def _differentiated(x: Any) -> bool:
@@ -78,10 +89,21 @@ def _differentiated(x: Any) -> bool:
     return forward_ad.unpack_dual(x).tangent is not None
 
 
+transformed = torch._C._functorch.is_functorch_wrapped_tensor
+_NO_DISPATCH = torch.Tensor.__torch_dispatch__
+
+
+def followed(x: Any) -> bool:
+    """Whether more than the numbers of `x` matters: to autograd, torch.func, a tracer, or its own class."""
+    if _differentiated(x) or transformed(x):
+        return True
+    return type(x) not in TYPES and type(x).__torch_dispatch__ is not _NO_DISPATCH
+
+
 def signature(x: Any) -> Hashable:
     """What decides how `x` is seen and whether it is refused, less its address."""
     try:
-        return x.shape, x.stride(), x.dtype, x.device, x.is_neg(), _differentiated(x)
+        return x.shape, x.stride(), x.dtype, x.device, x.is_neg(), followed(x)
     except RuntimeError as error:  # some layouts have no shape or strides
         raise NoSignatureError(str(error)) from error
 
@@ -98,11 +120,7 @@ def _data_pointer(x: Any, name: str) -> int:
     except RuntimeError:
         pointer = 0
     if pointer == 0 and x.numel() > 0:
-        raise TypeError(
-            f"{name} is a {type(x).__name__} without memory of its own (tracing, vmap and other torch.func "
-            f"transforms, classes that wrap a tensor); expected a plain CPU tensor: "
-            f"call sightline outside of these."
-        )
+        raise TypeError(_stands_for_others(x, name))
     return pointer
 
 

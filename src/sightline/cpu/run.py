@@ -120,6 +120,21 @@ class Prepared:
         batches = self._with_values(query_offset, key_lengths)
         if batches is not self._batches:
             block[SLOT["batches"]] = address(batches)
+        self._go(block, (given, batches, seen))
+
+    def at(self, addresses: tuple[int, ...], keep: object) -> None:
+        """Write the output of a call that sees nothing and has no values per sequence or per head.
+
+        Args:
+            addresses: of the operands, 0 where not given; the output has memory of its own.
+            keep: what holds that memory.
+        """
+        block = Block.from_buffer_copy(self._template)
+        put_addresses(block, *addresses)
+        self._go(block, keep)
+
+    def _go(self, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
+        """Run all items, on as many threads as are worth it."""
         if not self._items:
             return
         if self._threads == 1:
@@ -127,7 +142,7 @@ class Prepared:
             while self._kernel(place, memory):
                 pass
             return
-        work = _Work(self._kernel, block, self._workspace_bytes, (given, batches, seen))
+        work = _Work(self._kernel, block, self._workspace_bytes, keep)
         threads.run(work, min(self._threads, threads.get_num_threads()))
 
     def _with_values(self, query_offset: object, key_lengths: object) -> NDArray[np.int64]:

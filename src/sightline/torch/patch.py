@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,13 +14,15 @@ from sightline.torch.sdpa import ORIGINAL, scaled_dot_product_attention
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_inside: ContextVar[bool] = ContextVar("sightline.torch.patched", default=False)
+_here = threading.local()
 _lock = threading.Lock()
 
 
 def stand_in(*args: Any, **kwargs: Any) -> Any:
     """Sightline's function where this thread is inside patched(), PyTorch's elsewhere."""
-    return (scaled_dot_product_attention if _inside.get() else ORIGINAL)(*args, **kwargs)
+    if getattr(_here, "depth", 0):
+        return scaled_dot_product_attention(*args, **kwargs)
+    return ORIGINAL(*args, **kwargs)
 
 
 class _Swap:
@@ -87,10 +88,10 @@ def patched() -> Iterator[None]:
         ...     model(x).shape
         torch.Size([2, 10, 32])
     """
-    token = _inside.set(True)
     _swap.enter()
+    _here.depth = getattr(_here, "depth", 0) + 1
     try:
         yield
     finally:
+        _here.depth -= 1
         _swap.leave()
-        _inside.reset(token)

@@ -8,8 +8,8 @@ import torch
 from torch.nn.attention.bias import CausalBias, CausalVariant
 from torch.overrides import handle_torch_function, has_torch_function
 
-from sightline.attention import attention
-from sightline.torch import sdpa_rules
+from sightline.torch import quick, sdpa_rules
+from sightline.torch.attention import attention, autocast
 
 ORIGINAL = torch.nn.functional.scaled_dot_product_attention
 
@@ -54,7 +54,15 @@ def scaled_dot_product_attention(
         >>> theirs = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         >>> torch.testing.assert_close(ours, theirs)
     """
+    form = None
+    if not (dropout_p or torch.compiler.is_compiling()):
+        form = quick.form(query, key, value, attn_mask, is_causal, scale, enable_gqa)
+        known = quick.known(form)
+        output = known and known(query, key, value, attn_mask)
+        if output is not None:
+            return output
     sdpa_rules.refuse_nested(query, key, value)
+    query, key, value = autocast(query, key, value)
     if dropout_p > 0:
         return ORIGINAL(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
@@ -71,7 +79,12 @@ def scaled_dot_product_attention(
             enable_gqa=enable_gqa,
         )
     sdpa_rules.check(query, key, value, attn_mask, dropout_p, is_causal)
-    return _attend(query, key, value, attn_mask, 0 if is_causal else None, scale, enable_gqa=enable_gqa)
+    output = _attend(query, key, value, attn_mask, 0 if is_causal else None, scale, enable_gqa=enable_gqa)
+    if form is not None and query.dim() == key.dim() == value.dim() > 2:
+        heads, *others = (x.shape[-3] for x in (query, key, value))
+        if others[0] == others[1] and (enable_gqa or heads == others[0] > 0):
+            quick.learn(form, (query, key, value), attn_mask, output, causal=is_causal, scale=scale)
+    return output
 
 
 def _causal_offset(query: Any, key: Any, attn_mask: Any, *, is_causal: bool) -> int:

@@ -114,7 +114,7 @@ def paired(query: Any, key: Any, value: Any, *, enable_gqa: bool) -> tuple[Any, 
     _check_broadcast((query, key, value), heads=not enable_gqa)
     if rank == 2 or enable_gqa:
         return query, key, value
-    heads = max((x.shape[-3] for x in (query, key, value)), key=lambda n: (n != 1, n == 0))
+    heads = torch.broadcast_shapes(query.shape[-3:-2], key.shape[-3:-2], value.shape[-3:-2])[0]
     shared = heads != 0 and key.shape[-3] == value.shape[-3] == 1
     return _with_heads(query, heads), *(x if shared else _with_heads(x, heads) for x in (key, value))
 
