@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 DTYPES = (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)
-# Around the number of lanes, of keys in a tile, and of tiles between two settlements.
+# Around the number of lanes, of keys in a tile, and of keys in a period.
 LENGTHS = (1, 3, 15, 16, 17, 40, 63, 64, 65, 130, 1024, 1100)
 
 

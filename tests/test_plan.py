@@ -27,7 +27,7 @@ def planned(q: Spec, k: Spec | None = None, **options: Any) -> Plan:
 def test_the_same_kernel_serves_every_length_and_batch() -> None:
     first = planned(spec(2, 4, 100, 64), causal=True).kernel
     assert first == planned(spec(1, 8, 9, 64), causal=True).kernel
-    assert first == planned(spec(7, 64), window=(3, 0)).kernel
+    assert first == planned(spec(17, 64), window=(3, 0)).kernel
 
 
 @pytest.mark.parametrize(

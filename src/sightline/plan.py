@@ -7,7 +7,7 @@ a key head and each has few queries, the whole group's. A work item is one block
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
+PERIOD_TILES = 16  # tiles whose sums are made together, before they join those of earlier ones
+FEW_BLOCKS = 64  # with fewer, the keys of each are shared among several work items, …
+MANY_ITEMS = 128  # … so that there are so many items, if there are keys enough
+FLOPS_A_BYTE = 7  # what a core computes while it reads a byte from memory
 THREAD_FLOPS = 4e6  # a thread with less to do than this costs more to wake than it helps
 LEAST_RUN = (
     8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
@@ -56,6 +60,8 @@ class KernelKey:
     sinks: bool = False
     few: int = 0
     """query rows of a block, rounded up to a power of two, where they are too few to put them in lanes; or 0"""
+    split: bool = False
+    """the keys of a block are shared among several work items"""
     see: tuple[str, ...] = ()
     """what is said of the weights: of each query's in the first pass, of each key's and more in the second"""
     listed: bool = False
@@ -74,14 +80,14 @@ class KernelKey:
         return ROW_BYTES // self.element_bytes
 
     @property
-    def settles(self) -> bool:
-        """Sums over very many tiles are kept in two levels: worth it where the output is as fine as the sums."""
-        return self.dtype in {"float32", "float64"}
-
-    @property
     def copies_with_care(self) -> bool:
         """Values are copied into rows of the arithmetic's type only for blocks that are done again with care."""
         return bool(self.few) and SIZES[self.dtype] != self.element_bytes
+
+    @property
+    def period_keys(self) -> int:
+        """Keys of a period, after which sums are put aside and begun anew."""
+        return self.tile_keys * PERIOD_TILES
 
     @property
     def modified(self) -> bool:
@@ -190,9 +196,27 @@ class Plan:
         return -(-self.blocks // self.run_blocks)
 
     @property
+    def periods(self) -> int:
+        """Periods of keys."""
+        return -(-self.problem.keys // self.kernel.period_keys)
+
+    @property
+    def piece_periods(self) -> int:
+        """Periods of a piece: of a block's keys that are one work item. Not a bit of a result depends on it."""
+        if not self.kernel.split:
+            return max(1, self.periods)
+        blocks = self.sequences * self.spaces * self.blocks
+        return -(-self.periods // min(self.periods, -(-MANY_ITEMS // blocks)))
+
+    @property
+    def pieces(self) -> int:
+        """Pieces that the keys of a block are shared among."""
+        return max(1, -(-self.periods // self.piece_periods))
+
+    @property
     def items(self) -> int:
         """Work items of the call."""
-        return self.sequences * self.spaces * self.runs
+        return self.sequences * self.spaces * self.runs * self.pieces
 
     @property
     def dense_flops(self) -> float:
@@ -227,13 +251,18 @@ class Plan:
         return self.sequences * numbers * SIZES[p.dtype]
 
     @property
+    def effort(self) -> float:
+        """What the call takes, in operations: with few queries, reading takes longer than computing."""
+        return max(self.dense_flops, FLOPS_A_BYTE * self.bytes)
+
+    @property
     def slice_items(self) -> int:
         """Items a thread takes before it returns to Python."""
-        return max(1, int(SLICE_FLOPS * self.items / max(self.dense_flops, 1.0)))
+        return max(1, int(SLICE_FLOPS * self.items / max(self.effort, 1.0)))
 
     def threads(self, most: int) -> int:
         """Threads worth using, of at most `most`."""
-        return max(1, min(most, self.items, int(self.dense_flops / THREAD_FLOPS)))
+        return max(1, min(most, self.items, int(self.effort / THREAD_FLOPS)))
 
     def __str__(self) -> str:
         """What runs, on three lines."""
@@ -242,12 +271,13 @@ class Plan:
         steps += [f"see {name}" for name in k.see]
         steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
         rows = "the group's heads folded into rows" if self.folded else "one head's queries"
+        pieces = f" × {self.pieces} pieces of the keys" if k.split else ""
         return (
             f"kernel  {k.dtype} on {self.isa.name}, D {k.dim}, Dv {k.value_dim}"
             f"{', with ' if steps else ''}{', '.join(steps)}\n"
             f"blocks  {self.block_rows} rows ({rows}) against tiles of {self.tile_keys} keys\n"
             f"work    {self.items} items ({self.sequences} sequences × {self.spaces} spaces × {self.blocks} "
-            f"blocks), {self.visible_fraction:.1%} of the tiles of {p.queries} × {p.keys}"
+            f"blocks{pieces}), {self.visible_fraction:.1%} of the tiles of {p.queries} × {p.keys}"
         )
 
 
@@ -303,7 +333,15 @@ def plan(
     folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
     by_block = shared and p.heads > 1 and not second
-    return Plan(p, isa, kernel, folded, by_block, chosen, second)
+    made = Plan(p, isa, kernel, folded, by_block, chosen, second)
+    blocks = made.sequences * made.spaces * made.blocks
+    split = (
+        not (second or gradients)
+        and made.periods > 1
+        and 0 < blocks < FEW_BLOCKS
+        and made.effort >= 2 * THREAD_FLOPS
+    )
+    return replace(made, kernel=replace(kernel, split=True)) if split else made
 
 
 def _few(p: Problem, isa: Isa, *, paired: bool, values: bool) -> int:

@@ -25,6 +25,9 @@ _NAMES = (
     # Of the backward program: what comes in beside (d_lse may be 0: none), and what is made.
     *("d_out", "d_lse", "d_query", "d_key", "d_value", "dot", "lean"),
     *("units", "ranges", "range_keys"),  # of a key head: blocks of rows, and runs of keys
+    # Where the keys of a block are shared among pieces: how many, keys of one; for each block, how many pieces are
+    # done, and a shelf for the states of its periods; bytes of a shelf, and of a state.
+    *("pieces", "piece_keys", "finished", "shelves", "shelf_bytes", "state_bytes"),
     # Sizes. A "space" is a run of query rows that share a key head: one head's queries, or a group's.
     *("spaces", "space_rows", "space_heads", "spaces_per_kv_head", "blocks", "queries", "keys", "by_block"),
     *("all_heads", "all_queries"),  # of the problem; `spaces` and `queries` may be of lists

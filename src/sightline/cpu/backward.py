@@ -32,8 +32,9 @@ from sightline.cpu.kernel import Kernel
 from sightline.cpu.key_sums import KeyHead
 from sightline.cpu.rows import Place, gather, place_of
 from sightline.cpu.scoring import Scoring
-from sightline.cpu.softmax import TILES_PER_SETTLEMENT, UNSEEN
+from sightline.cpu.softmax import UNSEEN
 from sightline.cpu.values import ADDRESS, BOOL, INT
+from sightline.plan import PERIOD_TILES
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -164,7 +165,7 @@ class Block:
         self, f: Function, a: Pointer, w: Pointer, rows: Rows, finite: Value, reach: Reach | None
     ) -> None:
         """Through every tile that some row may see."""
-        size, period = self.k.key.tile_keys, TILES_PER_SETTLEMENT
+        size, period = self.k.key.tile_keys, PERIOD_TILES
         keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         nowhere = f.value(0).as_pointer()
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.

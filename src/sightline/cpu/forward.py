@@ -1,14 +1,15 @@
 """The attention program: blocks of query rows against tiles of keys, the scores never leaving the cache.
 
-    for each block of query rows                     a work item; threads take the next one as they go
-        m = −inf, l = 0, O = 0
-        for each tile of keys that some row may see
-            S = Q·Kᵀ                                 tiles.inner
-            S = modified S, −inf where not allowed   modify, where needed
-            P = exp(S − m), m and l brought up       softmax.weights
-            O = O·exp(m_old − m) + P·V               tiles.outer
-            now and then, O and l are put aside      softmax.settle, for the digits of long sums
-        output = O / l                               softmax.finish, transpose.lanes_to_rows
+    for each block of query rows                         a work item; threads take the next one as they go
+        for each period of keys that some row may see    or an item takes some periods of a block
+            m = −inf, l = 0, O = 0
+            for each tile of the period
+                S = Q·Kᵀ                                 tiles.inner
+                S = modified S, −inf where not allowed   modify, where needed
+                P = exp(S − m), m and l brought up       softmax.weights
+                O = O·exp(m_old − m) + P·V               tiles.outer
+            join the periods before                      state.join
+        output = O / l                                   softmax.finish, transpose.lanes_to_rows
 
 after FlashAttention (Dao et al., 2022, https://arxiv.org/abs/2205.14135), with queries in lanes: Sᵀ, Pᵀ and
 Oᵀ hold one key or one dimension per row and one query per lane, so no softmax sum crosses a register.
@@ -22,11 +23,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import few, formats, softmax, statistics, tiles, transpose
+from sightline.cpu import few, formats, softmax, state, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.scoring import Scoring
-from sightline.cpu.values import ADDRESS, INT
+from sightline.cpu.values import ADDRESS, BOOL, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -72,20 +73,54 @@ class _Block:
         }
         self.turn = few.turn(k) if key.few else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output", key.value_dim)
-        self.settle = {
-            (careful, last): softmax.settle(k, careful=careful, last=last)
-            for careful in (False, True)
-            for last in (False, True)
-            if key.settles
-        }
+        self.clear, self.clear_kept = (state.clear(k, kept=kept) for kept in ("", "kept_"))
+        self.join = {careful: state.join(k, careful=careful) for careful in (False, True)}
+        self.take_up = state.take_up(k)
+        self.put_away, self.take_out = (
+            (state.moved(k, out=out) if key.split else None) for out in (False, True)
+        )
         self.tile = {careful: self._tile(careful=careful) for careful in (False, True)}
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
-        """Everything for the rows of one work item."""
+        """Everything for one work item: a block of rows, or a piece of the keys of one."""
         k = self.k
-        rows = gather(k, f, a, w, place_of(k, f, a, item))
+        if self.put_away is None or self.take_out is None:
+            rows = gather(k, f, a, w, place_of(k, f, a, item))
+            self.scoring.load_queries(f, a, w, rows)
+            self._against_keys(f, a, w, rows, careful=False)
+            self._finish(f, a, w, rows)
+            return
+        pieces, piece_keys, size = (
+            k.argument(f, a, name) for name in ("pieces", "piece_keys", "state_bytes")
+        )
+        block, piece = item // pieces, item % pieces
+        rows = gather(k, f, a, w, place_of(k, f, a, block))
         self.scoring.load_queries(f, a, w, rows)
-        self._against_keys(f, a, w, rows, careful=False)
+        shelf = k.address(a, "shelves") + block * k.argument(f, a, "shelf_bytes")
+        first = rows.first_period(k)
+        end = (piece * piece_keys + piece_keys).min(rows.end)
+        with f.loop((piece * piece_keys).max(first), end, k.key.period_keys, name="period") as corner:
+            f.call(self.clear, w, rows.vectors)
+            self._period(f, a, w, rows, corner, careful=False)
+            f.call(self.put_away, w, rows.vectors, shelf + corner // k.key.period_keys * size)
+        done = (k.address(a, "finished") + block * 8).claim(1, "acq_rel")
+        with f.when(done == pieces - 1):
+            self._start(f, a, w, rows, careful=False)
+            with f.loop(first, rows.end, k.key.period_keys, name="period") as corner:
+                f.call(self.take_out, w, rows.vectors, shelf + corner // k.key.period_keys * size)
+                f.call(self.join[False], a, w, rows.vectors)
+            f.call(self.take_up, w, rows.vectors)
+            self._finish(f, a, w, rows)
+
+    def _start(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
+        """Nothing is kept but the sinks."""
+        f.call(self.clear_kept, w, rows.vectors)
+        if self.k.key.sinks:
+            state.keep_sinks(self.k, f, a, w, rows.vectors, careful=careful)
+
+    def _finish(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """Out with the results; what is not finite, or has far scores, is done again with care."""
+        k = self.k
         bad = softmax.find_bad_rows(k, f, w, rows.vectors)
         self._store(f, a, w, rows, careful=False)
         with f.when(bad):
@@ -101,34 +136,36 @@ class _Block:
         f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), rows.vectors, w)
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
-        """From m = −inf, l = 0, O = 0 through every tile that some row may see."""
-        k, size, period = self.k, self.k.key.tile_keys, softmax.TILES_PER_SETTLEMENT
-        softmax.start(k, f, a, w, rows.vectors, careful=careful)
-        output = k.table(w, "output")
-        with f.loop(0, k.key.value_dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
-            output[d, g] = f.zeros(k.vec)
-            if k.key.settles:
-                k.table(w, "kept_output")[d, g] = f.zeros(k.vec)
+        """From a state that has seen nothing through every tile that some row may see."""
+        k, first = self.k, rows.first_period(self.k)
+        several = f.value(1, BOOL) if k.key.sinks else rows.end - first > k.key.period_keys
+        f.call(self.clear, w, rows.vectors)
+        with f.when(several):
+            self._start(f, a, w, rows, careful=careful)
+        with f.loop(first, rows.end, k.key.period_keys, name="period") as corner:
+            self._period(f, a, w, rows, corner, careful=careful)
+            with f.when(several):
+                f.call(self.join[careful], a, w, rows.vectors)
+        with f.when(several):
+            f.call(self.take_up, w, rows.vectors)
+
+    def _period(
+        self, f: Function, a: Pointer, w: Pointer, rows: Rows, corner: Value, *, careful: bool
+    ) -> None:
+        """The tiles of a period, or as many as the rows may see."""
+        k, size = self.k, self.k.key.tile_keys
         in_rows = self.turn is not None and not careful
         if in_rows:
             few.clear(k, f, w)
         keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
-        with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
-            first, last = corner.max(rows.begin), (corner + size).min(rows.end)
+        start, end = corner.max(rows.begin // size * size), (corner + k.key.period_keys).min(rows.end)
+        with f.loop(start, end, size, name="tile") as place:
+            first, last = place.max(rows.begin), (place + size).min(rows.end)
             full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
             f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
-            if k.key.settles:
-                with f.when(corner // size % period == period - 1):
-                    if self.turn and in_rows:
-                        f.call(self.turn, w)
-                        few.clear(k, f, w)
-                    f.call(self.settle[careful, False], a, w, rows.vectors)
         if self.turn and in_rows:
             f.call(self.turn, w)
-        if k.key.settles:
-            with f.when(rows.end > size * (period - 1)):
-                f.call(self.settle[careful, True], a, w, rows.vectors)
 
     def _copied(self, *, careful: bool) -> Function | None:
         """How values are copied before they are multiplied, if they are."""

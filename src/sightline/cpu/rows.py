@@ -35,6 +35,10 @@ class Rows:
     full_begin: Value  # the keys that all rows may see
     full_end: Value
 
+    def first_period(self, k: Kernel) -> Value:
+        """Where the period of keys begins that holds the first key that some row may see."""
+        return self.begin // k.key.period_keys * k.key.period_keys
+
 
 def of_sequence(sequence: Pointer, column: str) -> Value:
     """What the call's table says of this sequence."""

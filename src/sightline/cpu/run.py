@@ -15,7 +15,7 @@ from sightline import arrays, operands
 from sightline.cpu import compile as compiler
 from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses
-from sightline.cpu.workspace import Workspace
+from sightline.cpu.workspace import Workspace, rows_of
 from sightline.plan import SIZES
 from sightline.problem import sequence_ints
 
@@ -96,7 +96,9 @@ class Prepared:
         self._lists = _lists(plan)
         for name, x in self._lists.items():
             self._template[SLOT[name]] = arrays.address(x)
-        for name, number in (numbers or {}).items():
+        self._shelves = _Shelves(plan) if plan.kernel.split else None
+        numbers = (self._shelves.numbers if self._shelves else {}) | (numbers or {})
+        for name, number in numbers.items():
             self._template[SLOT[name]] = number
         self._batches = batches(plan, specs, p.keys if key_length is None else key_length)
         self._template[SLOT["batches"]] = arrays.address(self._batches)
@@ -137,12 +139,13 @@ class Prepared:
         """Run all items, on as many threads as are worth it."""
         if not self._items:
             return
+        shelves = self._shelves.new(block) if self._shelves else None
         if self._threads == 1:
             place, memory = ctypes.addressof(block), workspace(self._workspace_bytes)
             while self._kernel(place, memory):
                 pass
             return
-        work = _Work(self._kernel, block, self._workspace_bytes, keep)
+        work = _Work(self._kernel, block, self._workspace_bytes, (keep, shelves))
         threads.run(work, min(self._threads, threads.get_num_threads()))
 
     def _with_values(self, query_offset: object, key_lengths: object) -> NDArray[np.int64]:
@@ -176,6 +179,30 @@ _COLUMN = {
     "query_offset": BATCH_COLUMNS.index("position"),
     "key_lengths": BATCH_COLUMNS.index("length"),
 }
+
+
+class _Shelves:
+    """Where the states of each period of keys wait until all of a block's are there."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.blocks = plan.sequences * plan.spaces * plan.blocks
+        vectors = -(-min(plan.space_rows, plan.block_rows) // plan.isa.lanes(plan.kernel.element_bytes))
+        self.state = rows_of(plan.kernel.value_dim, plan.kernel.see) * vectors * plan.isa.vector_bytes
+        self.shelf = plan.periods * self.state
+        self.numbers = {
+            "pieces": plan.pieces,
+            "piece_keys": plan.piece_periods * plan.kernel.period_keys,
+            "shelf_bytes": self.shelf,
+            "state_bytes": self.state,
+        }
+
+    def new(self, block: ctypes.Array[ctypes.c_int64]) -> NDArray[np.int64]:
+        """Memory for one call, noted in its arguments: how many pieces of each block are done, and the shelves."""
+        memory = np.empty(self.blocks * (1 + self.shelf // 8), np.int64)
+        memory[: self.blocks] = 0
+        block[SLOT["finished"]] = arrays.address(memory)
+        block[SLOT["shelves"]] = arrays.address(memory) + 8 * self.blocks
+        return memory
 
 
 class _Work:

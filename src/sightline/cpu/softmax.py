@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import statistics
 from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
-from sightline.cpu.vmath import LOG2_E, exp2
+from sightline.cpu.vmath import exp2
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
-    from sightline.cpu.values import Pointer, Table, Value, Variable
+    from sightline.cpu.values import Pointer, Value, Variable
 
-TILES_PER_SETTLEMENT = 16
 UNROLL = 4  # divides a tile's keys, and every tile's first key
 # Up to here the rounding of m is off by at most 4: no weight over- or underflows for it.
 FARTHEST = {4: 2.0**26, 8: 2.0**55}
@@ -32,53 +31,6 @@ UNSEEN = -0.0
 # … and values shrink by this: a sum of large ones must not overflow before it is divided.
 SHRINK = 2.0**-24
 LOWEST = {4: -3.4028234663852886e38, 8: -1.7976931348623157e308}
-
-
-def start(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, careful: bool) -> None:
-    """M = −inf, l = 0; with a sink, m = sink and l = 1: a key that has a weight and no value."""
-    high, total, sink = (k.table(w, part) for part in ("high", "sum", "sink"))
-    unit = f.value(LOG2_E, k.vec) / k.number(a, "exponent") if careful else LOG2_E
-    with f.loop(0, vectors, name="start") as g:
-        if k.key.sinks:
-            s = sink[g] * unit
-            high[g] = s
-            total[g] = (s == NEGATIVE_INFINITY).where(0.0, s.fma(0.0, 1.0))  # NaN for a sink of NaN or +inf
-        else:
-            high[g] = f.value(NEGATIVE_INFINITY, k.vec)
-            total[g] = f.zeros(k.vec)
-        k.table(w, "kept_high")[g] = f.value(NEGATIVE_INFINITY, k.vec)
-        k.table(w, "kept_sum")[g] = f.zeros(k.vec)
-        statistics.start(k, f, w, g)
-
-
-def settle(k: Kernel, *, careful: bool, last: bool) -> Function:
-    """O and l of the recent tiles join those kept from before: kept·2^(kept m − m) + recent.
-
-    One sum of a hundred thousand keys would lose digits: each tile rounds it. So every TILES_PER_SETTLEMENT tiles
-    the sums are put aside and begun anew, and the last time they come back. Parameters: arguments, workspace,
-    vectors of rows.
-    """
-    name = f"settle{'.last' * last}{'.careful' * careful}"
-    with k.module.function(name, ADDRESS, ADDRESS, INT) as f:
-        a, w, vectors = f.arguments()
-        high, kept_high = k.table(w, "high"), k.table(w, "kept_high")
-        sums = [(k.table(w, part), k.table(w, f"kept_{part}")) for part in ("sum", "output")]
-        with f.loop(0, vectors, name="rows") as g:
-            shift = (high[g] == NEGATIVE_INFINITY).where(0.0, high[g])
-            climbed = kept_high[g] - shift
-            faded = exp2(climbed * k.number(a, "exponent") if careful else climbed)
-            kept_high[g] = high[g]
-
-            def join(recent: Table, kept: Table, *index: Value) -> None:
-                total = kept[index].fma(faded, recent[index])
-                (recent if last else kept)[index] = total
-                if not last:
-                    recent[index] = f.zeros(k.vec)
-
-            join(*sums[0], g)
-            with f.loop(0, k.key.value_dim, name="dim") as d:
-                join(*sums[1], d, g)
-    return f
 
 
 def weights(k: Kernel, *, careful: bool) -> Function:
@@ -103,7 +55,7 @@ def weights(k: Kernel, *, careful: bool) -> Function:
             climbed = (m_old - shift) * c if careful else m_old - shift
             faded = exp2(climbed)
             if careful:
-                faded = _at_least(k, faded, m_old == NEGATIVE_INFINITY, f.zeros(k.vec))
+                faded = at_least(k, faded, m_old == NEGATIVE_INFINITY, f.zeros(k.vec))
             high[g], fade[g] = m, faded
             seen.rise(top[g], climbed, faded)
             sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
@@ -127,7 +79,7 @@ def _each_key(
         x = (s - m) * c if careful else s.fma(c, minus_m)
         p = exp2(x)
         if careful:
-            p = _at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
+            p = at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
         sums[chain].value = sums[chain].value + p
         seen.add(chain, p, x, key)
         return p
@@ -148,7 +100,13 @@ def _pair(k: Kernel, first: Value, second: Value) -> Value:
     return ((low >> 16) | (high & -0x10000)).as_bits_of(k.vec)
 
 
-def _at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value) -> Value:
+def seen_nothing(m: Value) -> Value:
+    """Whether a row whose maximum is m has met no key that it may see."""
+    return m == NEGATIVE_INFINITY
+
+
+def at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value | float) -> Value:
+    """A weight made with care: LEAST_WEIGHT or more, `otherwise` where nothing is seen."""
     least = LEAST_WEIGHT[k.element_bytes]
     return unseen.where(otherwise, (p < least).where(least, p))
 

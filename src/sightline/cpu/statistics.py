@@ -28,13 +28,27 @@ LN_2 = math.log(2)
 COLDEST = {4: -256.0, 8: -2048.0}
 
 
-def start(k: Kernel, f: Function, w: Pointer, g: Value) -> None:
-    """Nothing has been seen."""
-    if not k.key.see:
-        return
-    k.table(w, "best")[g] = f.value(NEGATIVE_INFINITY, k.vec)
-    for part in ("mass", "heat", "reach"):
-        k.table(w, part)[g] = f.zeros(k.vec)
+def join(k: Kernel, w: Pointer, g: Value, sides: list[tuple[Value, Value]]) -> None:
+    """Those at work join the kept ones, each side with its (climbed, faded) as in `Tile.rise`."""
+    sums = [_faded(k, w, g, kept, *side) for kept, side in zip(("kept_", ""), sides, strict=True)]
+    best = [k.table(w, f"{kept}best")[g] for kept in ("kept_", "")]
+    k.table(w, "kept_best")[g] = best[1].max(best[0])
+    for part in sums[0]:
+        k.table(w, f"kept_{part}")[g] = sums[0][part] + sums[1][part]
+
+
+def _faded(k: Kernel, w: Pointer, g: Value, kept: str, climbed: Value, faded: Value) -> dict[str, Value]:
+    """The sums relative to a maximum that is higher: they weigh `faded` = 2^climbed of what they did."""
+    mass, heat, reach = (k.table(w, kept + part)[g] for part in ("mass", "heat", "reach"))
+    gone = faded == 0.0  # then also what overflowed, from scores so far below that m's rounding counts
+    made = {}
+    if "entropy" in k.key.see:
+        climbed = climbed.max(COLDEST[k.element_bytes])  # −inf where nothing has been seen: mass is 0
+        made["heat"] = gone.where(0.0, faded * climbed.fma(mass, heat))
+        made["mass"] = gone.where(0.0, mass * faded)
+    if "distance" in k.key.see:
+        made["reach"] = gone.where(0.0, reach * faded)
+    return made
 
 
 class Tile:
@@ -51,15 +65,10 @@ class Tile:
         if not self.see:
             return
         k, w, g = self.k, self.w, self.g
-        best, mass, heat, reach = (k.table(w, part) for part in ("best", "mass", "heat", "reach"))
+        best = k.table(w, "best")
         best[g] = top.max(best[g])
-        gone = faded == 0.0  # then also what overflowed, from scores so far below that m's rounding counts
-        if "entropy" in self.see:
-            climbed = climbed.max(COLDEST[k.element_bytes])  # −inf where nothing has been seen: mass is 0
-            heat[g] = gone.where(0.0, faded * climbed.fma(mass[g], heat[g]))
-            mass[g] = gone.where(0.0, mass[g] * faded)
-        if "distance" in self.see:
-            reach[g] = gone.where(0.0, reach[g] * faded)
+        for part, value in _faded(k, w, g, "", climbed, faded).items():
+            k.table(w, part)[g] = value
 
     def add(self, chain: int, p: Value, x: Value, key: Value) -> None:
         """One weight p = 2^x of a key."""

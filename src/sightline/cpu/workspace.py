@@ -14,6 +14,11 @@ MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
 
 
+def rows_of(value_dim: int, see: tuple[str, ...]) -> int:
+    """Rows of numbers that a state takes (see `state`): O, m, l, and statistics."""
+    return value_dim + 2 + (len(STATISTICS) if see else 0)
+
+
 class Workspace:
     """The parts, in order; `offset` tells where one begins, `bytes` how much there is in all.
 
@@ -24,7 +29,8 @@ class Workspace:
     | bias | Bᵀ of a tile | key × row |
     | keys, values | a tile of K and V as packed rows, where they need converting | key × dimension |
     | words | the tile's mask, 32 keys to a word | word × row |
-    | kept_output, kept_sum, kept_high | O, l and m of the tiles before the last TILES_PER_SETTLEMENT | as those |
+    | output_rows | O while it is summed in rows, for few queries | row × dimension |
+    | kept_output, kept_sum, … | the state that is kept of the periods before this one | as those |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
     | origin | position of the sequence's first query | one |
     | position, slope, sink, first, end | what differs from row to row | row |
@@ -49,14 +55,17 @@ class Workspace:
             "output": (key.value_dim + lanes) * ROW_BYTES if not key.gradients else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
             "scores": tile * ROW_BYTES,
-            "kept_output": key.value_dim * ROW_BYTES if key.settles and not key.gradients else 0,
+            "kept_output": key.value_dim * ROW_BYTES if not key.gradients else 0,
             "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
             "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
             "values": key.tile_keys * key.value_dim * key.element_bytes
             if key.stage_value or key.copies_with_care
             else 0,
             "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
-            **dict.fromkeys((*STATISTICS, *(f"see_{name}" for name in key.see)), ROW_BYTES if key.see else 0),
+            **dict.fromkeys(
+                (*STATISTICS, *(f"kept_{name}" for name in STATISTICS)), ROW_BYTES if key.see else 0
+            ),
+            **dict.fromkeys((f"see_{name}" for name in key.see), ROW_BYTES),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
             **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), ROW_BYTES),
             "origin": 8,
