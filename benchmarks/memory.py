@@ -51,7 +51,7 @@ def measure(peer: Peer, shape: str, dtype: str, threads: int, clock: str) -> Mea
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _resident(name: str) -> float:
+def resident(name: str) -> float:
     """VmRSS or VmHWM (its highest so far) of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
@@ -80,9 +80,9 @@ def main() -> None:
     prepared = _prepared(named(name), whole, dtype, int(threads))
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
-    before, start = _resident("VmRSS"), CLOCKS[clock]()
+    before, start = resident("VmRSS"), CLOCKS[clock]()
     answer = prepared.call()
-    seconds, peak, returned = CLOCKS[clock]() - start, _resident("VmHWM"), _bytes(answer)
+    seconds, peak, returned = CLOCKS[clock]() - start, resident("VmHWM"), _bytes(answer)
     prepared.output()
     growth = (peak - before - returned) / MIB
     print(json.dumps(Measured(seconds, growth, returned / MIB)._asdict()))

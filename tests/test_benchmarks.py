@@ -30,6 +30,7 @@ from benchmarks import (  # noqa: E402
     seeing,
     shapes,
     turns,
+    watching,
     worker,
 )
 from benchmarks.shapes import SHAPES, TARGETS  # noqa: E402
@@ -385,3 +386,16 @@ def test_accuracy_verdict() -> None:
     assert accuracy.verdict({peers.OURS: 2.3e-3, "torch": 2.0e-3}).endswith("met")
     assert accuracy.verdict({peers.OURS: 2.5e-3, "torch": 2.0e-3}).endswith("MISSED")
     assert not accuracy.verdict({"torch": 2.0e-3})
+
+
+def test_verdicts_on_watching() -> None:
+    ways = {"plain": (1.0, 10.0), "watch": (2.0, 12.0), "weights": (3.0, 121.0), "statistics": (4.0, 121.0)}
+    found = {way: memory.Measured(*both, 1.0) for way, both in ways.items()}
+    met = " ".join(watching.verdicts(found))
+    assert "10× less" in met
+    assert "2 MiB more" in met
+    assert "1.50× as fast as output_attentions" in met
+    assert "2.00× as fast as with the same" in met
+    assert met.count(": met") == 2
+    found["watch"] = memory.Measured(3.1, 12.5, 1.0)
+    assert " ".join(watching.verdicts(found)).count("MISSED") == 2

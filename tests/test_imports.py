@@ -29,6 +29,8 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("attention", "look_only", "vjp"),
     ("torch",),
     ("transformers", "fronts", "parallel", "look"),
+    ("watching",),
+    ("watch",),
     ("__init__",),
     ("cli",),
 )
@@ -58,6 +60,7 @@ OWN_DEPENDENCIES = {
     "look": {"jinja2", "matplotlib", "rich"},
     "torch": {"torch"},
     "transformers": {"torch", "transformers"},
+    "watching": {"torch", "transformers"},
 }
 FRAMEWORKS = (
     *(

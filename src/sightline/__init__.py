@@ -12,6 +12,7 @@ from sightline.look_only import look_only
 from sightline.merge import merge
 from sightline.see import Received, See, Seen, TopKeys
 from sightline.vjp import Gradients, attention_vjp
+from sightline.watch import watch
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "look_only",
     "merge",
     "set_num_threads",
+    "watch",
 ]
 
 # What earlier rooms do through later ones, which they do not know: the front tells them.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from sightline.look.picture import Picture
@@ -23,27 +24,31 @@ def plot(seen: Seen, path: str | PathLike[str] | None, **labels: Any) -> None:
     require(path)  # before anything else: without the packages there is nothing to look for in `seen`
     from sightline.look.seen import picture_of
 
-    draw(picture_of(seen, **labels), path)
+    draw([picture_of(seen, **labels)], path)
 
 
-def draw(picture: Picture, path: str | PathLike[str] | None = None) -> None:
-    """Shows the picture in the terminal, or writes it as a file of the kind that `path` says.
+def draw(pictures: Sequence[Picture], path: str | PathLike[str] | None = None) -> None:
+    """Shows a picture in the terminal, or writes it as a file of the kind that `path` says; a page takes several.
 
     Raises:
-        ValueError: `path` ends in neither.
+        ValueError: `path` ends in neither, or the pictures are too many for it.
     """
-    if path is None:
-        from sightline.look import terminal
-
-        terminal.show(picture)
-    elif _kind(path) == ".png":
-        from sightline.look import png
-
-        png.write(picture, path)
-    else:
+    kind = _kind(path)
+    if kind != ".html" and len(pictures) != 1:
+        place = "a PNG" if kind else "the terminal"
+        raise ValueError(f"there are {len(pictures)} layers, and {place} shows one; try layer=0, or a page.")
+    if kind == ".html":
         from sightline.look import page
 
-        page.write([picture], path)
+        page.write(pictures, path or "")
+    elif kind:
+        from sightline.look import png
+
+        png.write(pictures[0], path or "")
+    else:
+        from sightline.look import terminal
+
+        terminal.show(pictures[0])
 
 
 def require(path: str | PathLike[str] | None) -> None:

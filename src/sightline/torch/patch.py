@@ -12,17 +12,21 @@ import torch
 from sightline.torch.sdpa import ORIGINAL, scaled_dot_product_attention
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _here = threading.local()
 _lock = threading.Lock()
 
 
+def around(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls the function; whoever has to know of each call while someone is inside `swapped()` replaces this."""
+    return function(*args, **kwargs)
+
+
 def stand_in(*args: Any, **kwargs: Any) -> Any:
     """Sightline's function where this thread is inside patched(), PyTorch's elsewhere."""
-    if getattr(_here, "depth", 0):
-        return scaled_dot_product_attention(*args, **kwargs)
-    return ORIGINAL(*args, **kwargs)
+    function = scaled_dot_product_attention if getattr(_here, "depth", 0) else ORIGINAL
+    return around(function, args, kwargs)
 
 
 class _Swap:
@@ -69,6 +73,16 @@ _swap = _Swap()
 
 
 @contextlib.contextmanager
+def swapped() -> Iterator[None]:
+    """Within it, `stand_in` is in the place of PyTorch's function, in all threads."""
+    _swap.enter()
+    try:
+        yield
+    finally:
+        _swap.leave()
+
+
+@contextlib.contextmanager
 def patched() -> Iterator[None]:
     """Within it, torch.nn.functional.scaled_dot_product_attention is sightline's, in this thread alone.
 
@@ -88,10 +102,9 @@ def patched() -> Iterator[None]:
         ...     model(x).shape
         torch.Size([2, 10, 32])
     """
-    _swap.enter()
     _here.depth = getattr(_here, "depth", 0) + 1
     try:
-        yield
+        with swapped():
+            yield
     finally:
         _here.depth -= 1
-        _swap.leave()
