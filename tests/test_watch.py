@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch.testing import assert_close  # noqa: E402
 import sightline  # noqa: E402
 import sightline.transformers  # noqa: E402
 from sightline import Received, See  # noqa: E402
+from sightline.watching.interface import observed  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -252,7 +254,14 @@ def test_an_error_ends_one_call_and_not_the_watching() -> None:
         with pytest.raises(IndexError):
             model(torch.tensor([[1000]]))
         model(IDS)
-    assert len(seen.layers) == 2
+        model(IDS)
+    assert [len(call.layers) for call in seen.calls] == [2, 2]
+
+
+def test_eager_without_a_mask_sees_every_key() -> None:
+    module, x = SimpleNamespace(is_causal=True), torch.ones(1, 2, 3, 4)
+    causal = [observed(module, x, x, x, None, eager=eager).options["causal"] for eager in (True, False)]
+    assert causal == [False, True]
 
 
 def test_watching_twice_and_a_part() -> None:
