@@ -3,6 +3,7 @@
     python -m benchmarks.run                              # the table of targets, one and two threads
     python -m benchmarks.run --shapes bert,vit --dtypes float32,bfloat16 --threads 1
     python -m benchmarks.run --isa avx2 --shapes prefill64   # ours and PyTorch held to AVX2
+    python -m benchmarks.run --shapes decode,decode-long --dtypes float32,bfloat16 --plot roofline.png
     python -m benchmarks.run --quick                      # a minute: does everything work?
     python -m benchmarks.accuracy                         # relative errors against float64
     python -m benchmarks.overhead                         # a tiny call, the first call, the import

@@ -16,11 +16,13 @@ from benchmarks import check, results
 from benchmarks.peers import OURS, PROBE, PROBES, Peer
 from benchmarks.peers.probe import FLOPS as PROBE_FLOPS
 from benchmarks.turns import Worker, settle
+from sightline.bench.peaks import measure as measure_peaks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.shapes import Shape
+    from sightline.bench.peaks import Peaks
 
 SLOW = 0.7  # seconds a call from which three quiet rounds are enough for a peer
 WARM = 0.25  # seconds a call up to which each turn begins with an untimed call
@@ -54,6 +56,7 @@ class Field:
     def __init__(self, peers: Sequence[Peer], threads: int, isa: str | None, clock: str = "wall") -> None:
         self.threads, self.isa, self.clock = threads, isa, clock
         self.best_probe = 0.0
+        self.peaks: Peaks | None = None
         self._stack = ExitStack()
         self.workers = {peer.name: self._start(peer) for peer in peers}
         self._prober = self._start(PROBES[PROBE])
@@ -72,6 +75,10 @@ class Field:
 
     def cell(self, shape: Shape, dtype: str, effort: Effort) -> list[results.Row]:
         """Check, then time, all peers on one shape and dtype; fastest first."""
+        now = measure_peaks(
+            self.threads
+        )  # of what this process's kernels may use, also where `isa` forbids it
+        self.peaks = now if self.peaks is None else now.or_better(self.peaks)
         checked = dict(self.checked(shape, dtype))
         settle(os.getpid())
         rounds = self._rounds(checked, effort)
@@ -163,4 +170,7 @@ class Field:
             first_ms=found.first * 1e3,
             probe_low=min(each.probe for each in rounds),
             probe_best=self.best_probe,
+            gigabytes=shape.bytes(dtype) / median / 1e9,
+            peak_gflops=self.peaks.of(dtype) if self.peaks else 0.0,
+            peak_read=self.peaks.read if self.peaks else 0.0,
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.shapes import LEAST_READ, MASKED, MOST_FOR_MASK, READ, UNMASKED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -42,6 +44,9 @@ class Row:
     first_ms: float
     probe_low: float  # GFLOP/s of a matrix product timed between the rounds: its slowest
     probe_best: float  # and its best in this run; far apart, the machine was disturbed
+    gigabytes: float = 0.0  # GB/s of query, key, value and output, each once
+    peak_gflops: float = 0.0  # what a loop of multiply-adds (of pairs, in bfloat16) reached in this run …
+    peak_read: float = 0.0  # … and GB/s of a loop that only reads
 
 
 COLUMNS = (*MACHINE, *(field.name for field in fields(Row)))
@@ -114,6 +119,32 @@ def verdicts(rows: Sequence[Row], targets: Iterable[Target], ours: str) -> list[
             cells.setdefault((row.shape, row.dtype, row.threads, row.isa), []).append(row)
     targets = list(targets)
     return [text for cell, peers in cells.items() for text in _verdict(cell, peers, targets)]
+
+
+def own_verdicts(rows: Sequence[Row], ours: str) -> list[str]:
+    """What is asked of us beside ourselves and the machine: reading where reading is all, and the mask's price."""
+    own = [row for row in rows if row.peer == ours]
+    texts = []
+    for row in own:
+        where = f"{row.shape:<18}{row.dtype:<9}{row.threads:>4} {row.isa:<8}"
+        if row.shape in READ and row.peak_read:
+            part = row.gigabytes / row.peak_read
+            word = "met" if part >= LEAST_READ else "MISSED"
+            texts.append(
+                f"{where}{part:>7.0%} of {row.peak_read:.1f} GB/s read, target {LEAST_READ:.0%}: {word}"
+            )
+        if row.shape == MASKED:
+            plain = [
+                x for x in own
+                if (x.shape, x.dtype, x.threads, x.isa) == (UNMASKED, row.dtype, row.threads, row.isa)
+            ]  # fmt: skip
+            for each in plain:
+                times = row.p50_ms / each.p50_ms
+                word = "met" if times <= MOST_FOR_MASK else "MISSED"
+                texts.append(
+                    f"{where}{times:>7.2f}× our own without the mask, at most {MOST_FOR_MASK}×: {word}"
+                )
+    return texts
 
 
 def _verdict(cell: tuple[str, str, int, str], peers: list[Row], targets: list[Target]) -> list[str]:

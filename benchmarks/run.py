@@ -11,6 +11,8 @@ from benchmarks import machine, results
 from benchmarks.field import Effort, Field
 from benchmarks.peers import OURS, PEERS, Peer
 from benchmarks.shapes import DTYPES, QUICK, SHAPES, TARGET_SHAPES, TARGETS
+from sightline.bench.peaks import Peaks
+from sightline.bench.roofline import Point, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -49,8 +51,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn", type=float, default=0.12, help="seconds of timed calls in one turn")
     parser.add_argument("--quick", action="store_true", help="small shapes, two rounds, no file")
+    parser.add_argument("--plot", type=Path, help="draw a roofline of the most threads' rows (PNG)")
     parser.add_argument("--csv", type=Path, help="append the rows here (default: results/DATE-CPU.csv)")
     return parser.parse_args()
+
+
+def plot(rows: list[results.Row], cpu: str, path: Path) -> None:
+    """A roofline of the rows with most threads, under the best peaks of the run."""
+    most = max(row.threads for row in rows)
+    own = [row for row in rows if row.threads == most]
+    best = {
+        dtype: max(row.peak_gflops for row in own if row.dtype == dtype)
+        for dtype in {row.dtype for row in own}
+    }
+    peaks = Peaks(
+        most, best.get("float32", max(best.values())), best.get("bfloat16"), max(r.peak_read for r in own)
+    )
+    points = [
+        Point(row.peer, f"{row.shape} {row.dtype}", SHAPES[row.shape].flops() / SHAPES[row.shape].bytes(row.dtype),
+              row.gflops)
+        for row in sorted(own, key=lambda row: row.peer != OURS)
+    ]  # fmt: skip
+    draw(points, peaks, f"{cpu}, {most} threads", path)
 
 
 def main() -> None:
@@ -70,7 +92,9 @@ def main() -> None:
                     cell = field.cell(SHAPES[shape], dtype, effort)
                     print("\n".join(map(results.line, cell)), flush=True)
                     rows += cell
-    print("\n".join(results.verdicts(rows, TARGETS, OURS)))
+    print("\n".join([*results.verdicts(rows, TARGETS, OURS), *results.own_verdicts(rows, OURS)]))
+    if args.plot:
+        plot(rows, here["cpu"], args.plot)
     if args.csv or not args.quick:
         slug = re.sub(r"[^a-z0-9]+", "-", here["cpu"].lower()).strip("-")
         path = args.csv or Path(__file__).parent / "results" / f"{here['date'][:10]}-{slug}.csv"

@@ -75,6 +75,11 @@ class Shape:
             allowed &= (query - left <= key) & (key <= query + right)
         return allowed
 
+    def bytes(self, dtype: str) -> float:
+        """Query, key, value and output, each once."""
+        rows = 2 * self.heads * self.queries + 2 * self.kv_heads * self.keys
+        return float(self.batch * rows * self.dim * DTYPES[dtype].itemsize)
+
     def dense_mask(self) -> np.ndarray:
         """The named boolean mask (Lq, Lk)."""
         if self.mask == "documents":
@@ -114,11 +119,15 @@ _ALL = [
     Shape("window", 1, 8, 8, 4096, 4096, 64, window=(256, 0)),
     Shape("documents", 1, 8, 8, 4096, 4096, 64, mask="documents"),
     Shape("gqa", 1, 32, 8, 2048, 2048, 128, causal=True),
+    Shape("square2048", 1, 8, 8, 2048, 2048, 64),
     Shape("random", 1, 8, 8, 2048, 2048, 64, mask="random"),
     Shape("head80", 1, 24, 24, 1024, 1024, 80),
     Shape("head40", 1, 8, 8, 4096, 4096, 40),
     Shape("decode", 1, 32, 8, 1, 8192, 128),
     Shape("decode-batch", 16, 32, 8, 1, 2048, 128),
+    Shape("decode-long", 1, 32, 8, 1, 65536, 128),
+    Shape("decode-heads", 1, 8, 8, 1, 32768, 128),
+    Shape("decode-one", 1, 8, 1, 1, 262144, 64),
     Shape("tiny", 1, 1, 1, 8, 8, 64),
     Shape("long-32k", 1, 1, 1, 32768, 32768, 64, causal=True),
     Shape("long-65k", 1, 1, 1, 65536, 65536, 64, causal=True),
@@ -153,4 +162,7 @@ TARGETS = [
     Target("documents", "torch", 4.0),
     Target("prefill64", "torch", 1.1, isa="avx2"),
 ]
+READ = [name for name in SHAPES if name.startswith("decode")]
+LEAST_READ = 0.85  # of the read bandwidth measured in the same run
+MASKED, UNMASKED, MOST_FOR_MASK = "random", "square2048", 1.15  # times our own time without the mask
 TARGET_SHAPES = list(dict.fromkeys(target.shape for target in TARGETS))

@@ -190,6 +190,22 @@ def test_a_forced_isa_has_targets_of_its_own() -> None:
     assert len(results.verdicts([row], TARGETS, peers.OURS)) == 2
 
 
+def test_reading_and_masks_are_judged_beside_ourselves() -> None:
+    ours = dataclasses.replace(ROW, peer=peers.OURS, shape="decode", gigabytes=34.0, peak_read=40.0)
+    (line,) = results.own_verdicts([ours, ROW], peers.OURS)
+    assert line.endswith("85% of 40.0 GB/s read, target 85%: met")
+    (line,) = results.own_verdicts([dataclasses.replace(ours, gigabytes=33.0)], peers.OURS)
+    assert line.endswith("MISSED")
+    plain = dataclasses.replace(ours, shape="square2048", p50_ms=10.0)
+    masked = dataclasses.replace(plain, shape="random", p50_ms=11.6)
+    (line,) = results.own_verdicts([masked, plain, dataclasses.replace(plain, threads=1)], peers.OURS)
+    assert line.endswith("1.16× our own without the mask, at most 1.15×: MISSED")
+
+
+def test_bytes_count_each_array_once() -> None:
+    assert SHAPES["decode"].bytes("bfloat16") == 2 * (2 * 32 * 128 + 2 * 8 * 8192 * 128)
+
+
 def test_a_disturbed_machine_is_marked() -> None:
     assert not results.line(ROW).endswith("~")
     assert results.line(dataclasses.replace(ROW, probe_low=79.0)).endswith("79%~")
@@ -278,11 +294,12 @@ def test_every_question_is_answered_and_checked(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["torch eager", "torch in chunks"])
 def test_the_other_ways_give_the_same_answers(name: str) -> None:
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     shape = dataclasses.replace(SHAPES["quick-causal"], kv_heads=4)
     case = peers.Case(shape, "float32", *shape.inputs("float32"))
-    prepared = questions.QUESTIONS[name].prepare()(case, 1)
-    prepared.call()
+    with torch.enable_grad():  # a worker switches it off for good; other tests need it
+        prepared = questions.QUESTIONS[name].prepare()(case, 1)
+        prepared.call()
     assert error(shape, "float32", prepared.output()) < 1e-5
 
 

@@ -28,7 +28,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
     ("calls", "merge"),
     ("attention", "look_only", "vjp"),
     ("torch",),
-    ("transformers", "fronts", "parallel", "look"),
+    ("transformers", "fronts", "parallel", "look", "bench"),
     ("watching",),
     ("watch",),
     ("__init__",),
@@ -56,6 +56,8 @@ ANNEXES = {
 DEPENDENCIES = {"numpy", "llvmlite", "ml_dtypes"}
 OWN_DEPENDENCIES = {
     "arrays.torch_tensors": {"torch"},
+    "bench.others": {"torch", "onnx", "onnxruntime", "openvino"},
+    "bench.roofline": {"matplotlib"},
     "cli": {"rich", "safetensors"},
     "look": {"jinja2", "matplotlib", "rich"},
     "torch": {"torch"},

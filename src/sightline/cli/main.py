@@ -9,11 +9,11 @@ import os
 import sys
 
 from sightline import __version__
-from sightline.cli import attend, cache, explain, info, look
+from sightline.cli import attend, bench, cache, explain, info, look
 from sightline.cli.arguments import Parser
 from sightline.cli.errors import CommandError, reason
 
-COMMANDS = {"look": look, "attend": attend, "explain": explain, "info": info, "cache": cache}
+COMMANDS = {"look": look, "attend": attend, "explain": explain, "bench": bench, "info": info, "cache": cache}
 
 
 def main(argv: list[str] | None = None) -> int:
