@@ -191,15 +191,16 @@ class _Bounds:
     def finished(self, want: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
         """Bounds for each element, and what luck may do, in the shapes of the arrays."""
         p, bounds, lucks = self.p, {}, {}
-        terms = {"query": p.keys, "bias": 1}
+        terms = {"query": p.keys, "bias": p.queries * p.keys * p.heads * int(np.prod(p.batch))}
         for name, x in want.items():
             parts = (self.off, self.sizes, self.squares, self.chance)
             off, size, squares, chance = (self._as_given(part[name], name) for part in parts)
             n = terms.get(name, p.queries * p.group * int(np.prod(p.batch)))
             rounded = self.narrow * np.sqrt(squares) if name in {"query", "key", "value"} else 0.0 * squares
-            least = smallest_number(self.dtype) * (1 + self._repeats(name)) * (size > 0)
+            own_dtype = self.dtype if name in {"query", "key", "value"} else self._dtype(name)
+            least = smallest_number(own_dtype) * (1 + self._repeats(name)) * (size > 0)
             sums = DEVIATIONS * self.u * np.sqrt(max(n, 1)) * np.sqrt(squares) + self.u * size
-            own = self.own if name in {"query", "key", "value"} else unit_roundoff(self._dtype(name))
+            own = unit_roundoff(own_dtype)
             # What was broadcast along the batch is rounded before it is summed.
             bounds[name] = (
                 off + sums + DEVIATIONS * rounded + own * (abs(x) + self._repeats(name) * size) + least

@@ -29,7 +29,7 @@ def differentiate(case: Case, dtype: str) -> Gradients:
     inputs, want = build(case, dtype), expected(case, dtype)
     given = (inputs.query, inputs.key, inputs.value)
     output, seen = sightline.attention(*given, **inputs.options, see=PER_QUERY)
-    wanted = [name for name in NAMES if name != "bias" and (name in NAMES[:3] or name in inputs.options)]
+    wanted = [name for name in NAMES if name in NAMES[:3] or name in inputs.options]
     return sightline.attention_vjp(
         *given, output, seen.lse, want.d_output, grad_lse=want.d_lse, wanted=wanted, **inputs.options
     )

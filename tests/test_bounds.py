@@ -37,6 +37,17 @@ def test_kernels_stay_within_their_arrays(dtype: str, instructions: str) -> None
     assert last == "everything, fence before"
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_backward_kernels_stay_within_their_arrays(dtype: str) -> None:
+    names = [choice.name for choice in isa.runnable()]
+    instructions = names[list(DTYPES).index(dtype) // 2 % len(names)]
+    done = run(str(PROGRAM.with_name("fenced_gradients.py")), dtype, SIGHTLINE_ISA=instructions)
+    last = (done.stdout.splitlines() or ["the start"])[-1]
+    assert done.returncode >= 0, f"died of signal {-done.returncode} in {last}"
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert last == "everything, fence before"
+
+
 @pytest.mark.parametrize("instructions", [choice.name for choice in isa.runnable()])
 def test_empty_tiles_are_never_touched(instructions: str) -> None:
     done = run(str(PROGRAM.with_name("untouched.py")), SIGHTLINE_ISA=instructions)

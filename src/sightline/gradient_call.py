@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline import arrays, operands
+from sightline.passes import readers
 from sightline.plan import SIZES
 
 if TYPE_CHECKING:
@@ -22,20 +24,20 @@ PER_HEAD = {"sinks": "dot", "alibi_slopes": "lean"}
 
 
 class GradientCall:
-    """What a backward kernel reads and writes: `specs` by operand, `addresses` by slot."""
+    """What a backward kernel reads and writes: `specs` by operand, `numbers` by slot."""
 
     def __init__(self, problem: Problem, views: dict[str, View]) -> None:
         """Take in the arrays of the forward call."""
         p = self.problem = problem
         self.specs: dict[str, Spec] = {"query": p.query, "key": p.key, "value": p.value}
         self.specs |= {name: spec for name, spec in (("mask", p.mask), ("bias", p.bias)) if spec is not None}
-        self.addresses = {name: views[name].address for name in self.specs}
+        self.numbers = {name: views[name].address for name in self.specs}
         self._views, self._kept = dict(views), list[object](views.values())
         self._made: dict[str, Any] = {}
         self._rows: dict[str, Array] = {}
-        if "alibi_slopes" in views:
-            slopes = np.ascontiguousarray(arrays.to_numpy(views["alibi_slopes"]), np.float64)
-            self._keep("slopes", slopes)
+        for name, slot in (("sinks", "sinks"), ("alibi_slopes", "slopes")):
+            if name in views:
+                self._keep(slot, np.ascontiguousarray(arrays.to_numpy(views[name]), np.float64))
 
     def read(self, x: object, name: str, slot: str) -> None:
         """An array in the output's shape."""
@@ -48,7 +50,7 @@ class GradientCall:
             raise ValueError(
                 f"{name} has shape {seen.spec.shape}; expected {p.output_shape}, as attention's output has."
             )
-        self.specs[slot], self.addresses[slot] = operands.heads_first(seen.spec, p.layout), seen.address
+        self.specs[slot], self.numbers[slot] = operands.heads_first(seen.spec, p.layout), seen.address
         self._kept.append(seen)
 
     def read_rows(self, x: object, name: str, slot: str) -> None:
@@ -75,6 +77,9 @@ class GradientCall:
             rows = self._rows[PER_HEAD[name]] = np.zeros(p.rows_shape, p.statistics_dtype)
             self._keep(PER_HEAD[name], rows)
             return
+        if name == "bias":
+            self._make_bias(like)
+            return
         shape = self._full_shape(self.specs[name].shape)
         if shape == self._views[name].spec.shape:
             self._made[name] = arrays.empty_like(like, shape, p.dtype)
@@ -82,12 +87,28 @@ class GradientCall:
             self._made[name] = np.empty(shape, arrays.to_numpy(self._views[name]).dtype)
         spec = operands.heads_first(_contiguous(shape, p.dtype), p.layout)
         self.specs[f"d_{name}"] = spec
-        self.addresses[f"d_{name}"] = arrays.address(self._made[name])
+        self.numbers[f"d_{name}"] = arrays.address(self._made[name])
+
+    def _make_bias(self, like: object) -> None:
+        """Memory for the gradient of the bias, in the shape it came in, and who reads which part of it."""
+        given, p = self._views["bias"].spec, self.problem
+        made = self._made["bias"] = arrays.empty_like(like, given.shape, given.dtype)
+        if not (p.queries and p.keys and math.prod(p.batch)):  # where nothing is summed
+            arrays.to_numpy(arrays.view(made, "bias"))[...] = 0
+        rows, columns = (1, 1, *given.shape)[-2:]
+        table = readers(p, given.shape)
+        self._keep("repeats", table)
+        self.numbers |= {
+            "d_bias": arrays.address(made),
+            "d_bias_row": columns * SIZES[given.dtype],
+            "own_bytes": rows * columns * SIZES[given.dtype],
+            "repeat_count": table.shape[1],
+        }
 
     def finished(self, name: str, like: object) -> object:
         """A gradient as the caller's kind of array."""
         given = self._views[name].spec
-        if name not in PER_HEAD and self._made[name].shape == given.shape:
+        if name not in PER_HEAD and tuple(self._made[name].shape) == given.shape:
             return arrays.give_back(like, self._made[name])
         total = self._of_heads(name) if name in PER_HEAD else _summed(self._made[name], given.shape)
         result = arrays.empty_like(like, given.shape, given.dtype)
@@ -105,7 +126,7 @@ class GradientCall:
             with np.errstate(all="ignore"):
                 weights = np.where(np.isneginf(sinks), 0.0, np.exp(sinks - self._rows["lse"]))
                 each = weights * (d_lse - numbers)
-        each = each.reshape(-1, self.problem.heads, self.problem.queries)
+        each = each.reshape(math.prod(self.problem.batch), self.problem.heads, self.problem.queries)
         return np.asarray(each.sum(axis=(0, 2)))
 
     def _full_shape(self, canonical: tuple[int, ...]) -> tuple[int, ...]:
@@ -116,7 +137,7 @@ class GradientCall:
         return (*batch, length, heads, dim) if self.problem.layout == "BLHD" else canonical
 
     def _keep(self, slot: str, x: Array) -> None:
-        self.addresses[slot] = x.ctypes.data
+        self.numbers[slot] = x.ctypes.data
         self._kept.append(x)
 
 

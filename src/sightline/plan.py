@@ -31,6 +31,7 @@ LEAST_RUN = (
     8  # blocks to a work item of the second pass: each item has sums of its own, as long as the keys …
 )
 MOST_RUNS = 16  # … and so many items to a head at most
+BIAS_TILES = 16  # of a run of keys for the gradient of a bias: each run reads its queries anew
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -324,13 +325,13 @@ def plan(
         scaled=modified or p.scale <= 0,
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
-        sinks=p.sinks is not None and not second and not gradients,
+        sinks=p.sinks is not None and not second,
         few=few,
         see=see,
         listed=chosen is not None,
         gradients=gradients,
     )
-    folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None
+    folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None and "bias" not in gradients
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
     by_block = shared and p.heads > 1 and not second
     made = Plan(p, isa, kernel, folded, by_block, chosen, second)

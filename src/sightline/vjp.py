@@ -76,8 +76,8 @@ def attention_vjp(
         alibi_slopes: See query.
         layout: See query.
         precision: See query.
-        wanted: names of the arrays whose gradients to make: "query", "key", "value", "sinks", "alibi_slopes".
-            That of "bias" comes in a later version.
+        wanted: names of the arrays whose gradients to make: "query", "key", "value", "bias", "sinks",
+            "alibi_slopes".
 
     Returns:
         Gradients, each in the shape, dtype and kind of its array: summed over what was broadcast, and over the
@@ -85,7 +85,6 @@ def attention_vjp(
 
     Raises:
         TypeError, ValueError: what came, what was expected, and what to try.
-        NotImplementedError: "bias" is wanted.
 
     Example:
         >>> import numpy as np, sightline
@@ -126,8 +125,9 @@ def attention_vjp(
     for name in asked:
         call.make(name, named[name])
     per_sequence = {"query_offset": query_offset, "key_lengths": key_lengths}
-    for made in passes(problem, isa.chosen(), asked, threads.get_num_threads()):
-        differentiate(made, call.specs, call.addresses, per_sequence)
+    bias_shape = views["bias"].spec.shape if "bias" in views else ()
+    for made in passes(problem, isa.chosen(), asked, bias_shape, threads.get_num_threads()):
+        differentiate(made, call.specs, call.numbers, per_sequence)
     return Gradients(**{name: call.finished(name, named[name]) for name in asked})
 
 
@@ -139,6 +139,4 @@ def _asked(wanted: object) -> tuple[str, ...]:
     for name in names:
         if name not in GRADIENTS:
             raise ValueError(f'wanted has "{name}"; expected some of {", ".join(GRADIENTS)}.')
-    if "bias" in names:
-        raise NotImplementedError("the gradient of bias is not there yet; it comes in a later version.")
     return tuple(name for name in GRADIENTS if name in names)

@@ -25,6 +25,8 @@ _NAMES = (
     # Of the backward program: what comes in beside (d_lse may be 0: none), and what is made.
     *("d_out", "d_lse", "d_query", "d_key", "d_value", "dot", "lean"),
     *("units", "ranges", "range_keys"),  # of a key head: blocks of rows, and runs of keys
+    # Of the bias: bytes of a part with numbers of its own, of a row, and the heads that read each part.
+    *("d_bias", "own_bytes", "d_bias_row", "repeats", "repeat_count"),
     # Where the keys of a block are shared among pieces: how many, keys of one; for each block, how many pieces are
     # done, and a shelf for the states of its periods; bytes of a shelf, and of a state.
     *("pieces", "piece_keys", "finished", "shelves", "shelf_bytes", "state_bytes"),

@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING
 from sightline.cpu import derivative, formats, packing, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.key_sums import KeyHead
+from sightline.cpu.recompute import Recompute
 from sightline.cpu.rows import Place, gather, place_of
-from sightline.cpu.scoring import Scoring
 from sightline.cpu.softmax import UNSEEN
-from sightline.cpu.values import ADDRESS, BOOL, INT
+from sightline.cpu.values import ADDRESS, INT
 from sightline.plan import PERIOD_TILES
 
 if TYPE_CHECKING:
@@ -73,37 +73,30 @@ class Block:
     def __init__(self, k: Kernel) -> None:
         key = k.key
         self.k = k
-        self.scoring = Scoring(k)
+        self.again = Recompute(k)
         self.makes_query = "query" in key.gradients
         dims = {"d_key": key.dim, "d_value": key.value_dim}
         self.sums_over_queries = {
             name: columns for name, columns in dims.items() if name.removeprefix("d_") in key.gradients
         }
-        self.values_copy = self.scoring.rows_to_rows if key.stage_value else None
         if key.paired:
-            if key.stage_value:
-                self.values_copy = self.scoring.rows_to_words or transpose.rows_to_words(k)
-            wide = self.scoring.rows_to_rows or transpose.rows_to_rows(k, key.dtype)
+            wide = self.again.scoring.rows_to_rows or transpose.rows_to_rows(k, key.dtype)
             # For dQ the keys are copied once more: two keys' numbers beside each other, or as they are.
             self.keys_again = {False: (transpose.rows_to_pairs(k), "keys.pairs"), True: (wide, "keys.wide")}
-            self.pair_rows = packing.pair_rows(k)
-        self.table_to_rows = packing.table_to_rows(k, key.dtype)
-        self.all_finite = packing.all_finite(k, _arithmetic(key))
-        self.tile_finite = packing.all_finite(k, key.dtype) if key.paired else self.all_finite
+        self.tile_finite = packing.all_finite(k, key.dtype) if key.paired else self.again.all_finite
         self._products()
         self.derive = {careful: derivative.derive(k, careful=careful) for careful in (False, True)}
         if self.makes_query:
-            self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "d_query", key.dim)
+            self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "d_query")
         if self.sums_over_queries:
             self.store_rows = packing.store_rows(k, key.dtype)
         self.sums = {careful: self._sums(careful=careful) for careful in (False, True)}
         self.tile = self._tile()
 
     def _products(self) -> None:
-        """dP, dQ, dK and dV."""
+        """Those of dQ, dK and dV."""
         k, key = self.k, self.k.key
         size = formats.size(key.dtype)
-        self.d_weights = tiles.inner(k, tiles.Product("d_weights", key.value_dim, "d_out", "d_scores", 0))
         self.accumulate, self.across = {}, {}
         if self.makes_query:
             p = tiles.Product("accumulate", key.dim, "d_scores", "d_query", key.dim * size)
@@ -117,56 +110,25 @@ class Block:
         """Everything for one block of rows, against all keys or those in reach."""
         k = self.k
         rows = gather(k, f, a, w, place)
+        finite = self.again.load(f, a, w, rows)
         if reach is not None:
             rows.begin, rows.end = rows.begin.max(reach.begin), rows.end.min(reach.end)
         if self.makes_query:
             with f.loop(0, k.key.dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
                 for part in ("d_query", "kept_d_query"):
                     k.table(w, part)[d, g] = f.zeros(k.vec)
-        finite = self._load(f, a, w, rows)
         self._against_keys(f, a, w, rows, finite, reach)
         if reach is not None:
             with f.when(rows.begin < rows.end):
                 reach.saw(rows.begin, rows.end)
         self._store(f, a, w, rows)
 
-    def _load(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
-        """Q and dO in lanes and as packed rows, m and delta of each row; whether Q and dO are finite."""
-        k, key = self.k, self.k.key
-        self.scoring.load_queries(f, a, w, rows)
-        step = k.argument(f, a, "d_out_step")
-        f.call(
-            self.scoring.rows_to_lanes, k.place(w, "d_out_rows"), f.value(0), step, f.value(key.value_dim),
-            rows.vectors, k.place(w, "d_out"), w,
-        )  # fmt: skip
-        finite = f.value(1, BOOL)
-        for name, part, columns in (
-            ("out", "outs", key.value_dim),
-            ("d_out", "d_outs", key.value_dim),
-            ("query", "queries", key.dim),
-        ):
-            table, step, total = (
-                k.place(w, f"{name}_rows"),
-                k.argument(f, a, f"{name}_step"),
-                rows.vectors * k.lanes,
-            )
-            f.call(self.table_to_rows, table, step, f.value(columns), rows.count, total, k.place(w, part))
-            if part == "outs":
-                continue
-            row = k.column_vectors(columns) * k.vector_bytes
-            finite = finite & f.call(self.all_finite, k.place(w, part), row, rows.count, f.value(columns))
-            if key.paired:
-                target = k.place(w, f"{part}.pairs")
-                f.call(self.pair_rows, k.place(w, part), f.value(columns), total, target)
-        derivative.start(k, f, a, w, rows)
-        return finite
-
     def _against_keys(
         self, f: Function, a: Pointer, w: Pointer, rows: Rows, finite: Value, reach: Reach | None
     ) -> None:
         """Through every tile that some row may see."""
         size, period = self.k.key.tile_keys, PERIOD_TILES
-        keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
+        keys, values = (self.again.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         nowhere = f.value(0).as_pointer()
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
@@ -208,7 +170,7 @@ class Block:
             recent, kept = k.table(w, "d_query"), k.table(w, "kept_d_query")
             with f.loop(0, k.key.dim, name="last") as d, f.loop(0, rows.vectors, name="rows") as g:
                 recent[d, g] = kept[d, g] + recent[d, g]
-            f.call(self.lanes_to_rows, k.argument(f, a, "d_query_step"), rows.vectors, w)
+            f.call(self.lanes_to_rows, k.argument(f, a, "d_query_step"), f.value(k.key.dim), rows.vectors, w)
         derivative.finish(k, f, a, w, rows)
 
     def _tile(self) -> Function:
@@ -221,14 +183,11 @@ class Block:
         k, key = self.k, self.k.key
         with k.module.function("tile", *[ADDRESS] * 6, *[INT] * 5, returns=INT) as f:
             a, w, keys, values, d_keys, d_values, first, n, rows, full, finite = f.arguments()
-            full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
+            full = self.again.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
-            key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
-            keys, values = keys + first * key_row, values + first * value_row
-            packed, row = self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (values, value_row))
-            derivative.look(k, f, w, vectors)
-            staged, staged_row = self.scoring.packed(f, a, w, "value", values, n, self.values_copy)
-            f.call(self.d_weights, w, staged, staged_row, n, vectors, d_values, 0)
+            keys = keys + first * k.argument(f, a, "key_row")
+            values = values + first * k.argument(f, a, "value_row")
+            packed, row = self.again.tile(f, a, w, (keys, values, first, n), vectors, full)
             fine = f.call(self.tile_finite, packed, row, n, f.value(k.words(key.dim) * k.per_word))
             fine = fine & (finite != 0)
             for careful in (False, True):
@@ -260,7 +219,3 @@ class Block:
                     f.call(copy, keys, key_row, k.argument(f, a, "key_step"), n, f.value(key.dim), packed)
                 f.call(self.accumulate[careful], w, packed, row, n, vectors, soon, key_row)
         return f
-
-
-def _arithmetic(key: KernelKey) -> str:
-    return "float64" if key.dtype == "float64" else "float32"

@@ -4,9 +4,11 @@
     dS = P·(dP − delta)                   delta = Σ_d dO·O − dlse
     dS = dS·(1 − tanh²)·scale             through softcap and scale, for dQ and dK
 
-In powers of two, as in the softmax: P = 2^(S·c − m)·2^(m − lse·log2(e)), where m is lse·log2(e) rounded, and the
-second factor makes good for that. A key that may not be seen has weight and derivative 0; where sums are made with
-care −0, which no visible key has.
+In powers of two, as in the softmax: P = 2^((S − shift)·c + lift), where shift is the score whose weight would
+be 1, rounded, and lift makes good for that. An lse of thousands is itself rounded by too much: such rows are gone
+through once before, as the softmax does it with care, for their largest score and the sum of their weights.
+
+A key that may not be seen has weight and derivative 0; where sums are made with care −0, which no visible key has.
 """
 
 from __future__ import annotations
@@ -15,8 +17,19 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import packing
 from sightline.cpu.softmax import UNROLL, UNSEEN
-from sightline.cpu.values import ADDRESS, BFLOAT, I16, INT, NEGATIVE_INFINITY, Table, vector
-from sightline.cpu.vmath import LOG2_E, exp2
+from sightline.cpu.statistics import LN_2
+from sightline.cpu.values import (
+    ADDRESS,
+    BFLOAT,
+    BOOL,
+    I16,
+    INFINITY,
+    INT,
+    NEGATIVE_INFINITY,
+    Table,
+    vector,
+)
+from sightline.cpu.vmath import LOG2_E, exp2, log2
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -26,52 +39,79 @@ if TYPE_CHECKING:
 
 # log2(e), less what the arithmetic's nearest number is.
 LOG2_E_REST = {4: 1.9259629911266174e-8, 8: 2.0355273740931e-17}
+# From here on, in powers of two, a row's lse is made again …
+FAR = {4: 2.0**10, 8: 2.0**30}
+# … unless the call's differs by more than rounding: then it counts keys that are not here.
+SAME_LSE = {4: 2.0**-20, 8: 2.0**-48}
 
 
-def start(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
-    """M, its factor, dot and delta of each row; lean = 0, high = −∞: nothing is seen yet."""
+def start(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
+    """Shift, lift, dot and delta of each row; nothing is seen yet. Whether some row's lse is far from 0."""
     d_lse = k.address(a, "d_lse")
     has_d_lse = d_lse.address() != 0
-    dot, delta, high, factor = (k.table(w, part) for part in ("dot", "delta", "high", "sum"))
+    dot, delta, kept = (k.table(w, part) for part in ("dot", "delta", "lse"))
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
         exists, at, offset = number >= 0, r * k.element_bytes, number.max(0) * k.element_bytes
         lse = (k.address(a, "lse") + offset).load(k.compute)
-        # Of a row that sees nothing: −∞ − (−∞) is NaN. A row past the last one is to have no weight.
-        lse = exists.where((lse == NEGATIVE_INFINITY).where(0.0, lse), float("inf"))
-        (high.at + at).store(lse)
+        # Of a row that sees nothing: −∞ − (−∞) is NaN. +∞ for a row past the last one, which is to have no weight.
+        lse = (lse == NEGATIVE_INFINITY).where(0.0, lse)
+        (kept.at + at).store(exists.where(lse, INFINITY))
         total = packing.products(k, f, k.place(w, "outs"), k.place(w, "d_outs"), k.key.value_dim, r)
         (dot.at + at).store(total)
         (delta.at + at).store(total)
         with f.when(has_d_lse):
             (delta.at + at).store(total - (d_lse + offset).load(k.compute))
-    log2_e = f.value(LOG2_E, k.vec)
-    rest = LOG2_E_REST[k.element_bytes]
+    far = f.variable(f.value(0, BOOL))
+    log2_e, c = f.value(LOG2_E, k.vec), k.number(a, "exponent")
     with f.loop(0, rows.vectors, name="start") as g:
-        lse = high[g]
+        lse = kept[g]
         m = lse * log2_e
-        left = lse.fma(log2_e, -m) + lse * rest  # lse·log2(e) − m
-        high[g], factor[g] = m, exp2((left == left).where(-left, 0.0))  # noqa: PLR0124 (NaN of ∞ − ∞)
+        left = lse.fma(log2_e, -m) + lse * LOG2_E_REST[k.element_bytes]  # lse·log2(e) − m
+        shift = lse if k.key.scaled else lse / k.number(a, "scale")
+        beyond = lse == INFINITY
+        k.table(w, "shift")[g] = beyond.where(0.0, shift)
+        k.table(w, "lift")[g] = beyond.where(NEGATIVE_INFINITY, shift.fma(c, -m) - left)
         k.table(w, "lean")[g] = f.zeros(k.vec)
         k.table(w, "top_seen")[g] = f.value(NEGATIVE_INFINITY, k.vec)
+        far.value = far.value | (_is_far(k, lse) & ~beyond).any()
+    return far.value
 
 
-def derive(k: Kernel, *, careful: bool) -> Function:
+def _is_far(k: Kernel, lse: Value) -> Value:
+    return lse.magnitude() > FAR[k.element_bytes]
+
+
+def replace_far(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value) -> None:
+    """Shift and lift of the rows whose lse is far from 0, from the largest score and the sum of the weights."""
+    unit = k.number(a, "exponent") * LN_2
+    with f.loop(0, vectors, name="far") as g:
+        lse, top, bits = k.table(w, "lse")[g], k.table(w, "high")[g], log2(k.table(w, "sum")[g])
+        more = top.fma(unit, bits * LN_2) - lse
+        same = more.magnitude() <= lse.magnitude() * SAME_LSE[k.element_bytes]
+        far = _is_far(k, lse) & (lse != INFINITY)
+        shift, lift = k.table(w, "shift"), k.table(w, "lift")
+        shift[g] = far.where(top, shift[g])
+        lift[g] = far.where(same.where(0.0, more * LOG2_E) - bits, lift[g])
+
+
+def derive(k: Kernel, *, careful: bool, for_bias: bool = False) -> Function:
     """S → P and dP → dS, in place; in pairs of bfloat16 where the products take them.
 
-    Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
+    For the bias, dS is what it is before softcap and scale. Parameters: arguments, workspace, first key of the
+    tile, keys in it, vectors of rows.
     """
-    name = "derive.careful" if careful else "derive"
+    name = f"derive{'.careful' * careful}"
     with k.module.function(name, ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, vectors = f.arguments()
         with f.loop(0, vectors, name="rows") as g:
             scores, d_scores = k.table(w, "scores"), k.table(w, "d_scores")
             for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
                 scores[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
-            one = _Row(k, f, a, w, g, careful=careful)
+            one = _Row(k, f, a, w, g, careful=careful, for_bias=for_bias)
             with f.loop(0, n, UNROLL, name="keys") as j:
                 made = [one.key(j + u, first + j + u) for u in range(UNROLL)]
-                if k.key.paired and not careful:
+                if k.key.paired and not careful and not for_bias:
                     _store_pairs(k, w, g, j, made)
                 else:
                     for u, (p, ds) in enumerate(made):
@@ -83,13 +123,12 @@ def derive(k: Kernel, *, careful: bool) -> Function:
 class _Row:
     """One vector of rows; what does not depend on the key is loaded once."""
 
-    def __init__(self, k: Kernel, f: Function, a: Pointer, w: Pointer, g: Value, *, careful: bool) -> None:
-        self.k, self.f, self.w, self.g, self.careful = k, f, w, g, careful
-        self.minus_m, self.factor, self.delta = (
-            -k.table(w, "high")[g],
-            k.table(w, "sum")[g],
-            k.table(w, "delta")[g],
-        )
+    def __init__(
+        self, k: Kernel, f: Function, a: Pointer, w: Pointer, g: Value, *, careful: bool, for_bias: bool
+    ) -> None:
+        self.k, self.f, self.w, self.g = k, f, w, g
+        self.careful, self.for_bias = careful, for_bias
+        self.shift, self.lift, self.delta = (k.table(w, part)[g] for part in ("shift", "lift", "delta"))
         self.c, self.scale = k.number(a, "exponent"), k.number(a, "scale")
         self.leans = "alibi_slopes" in k.key.gradients
         if self.leans:
@@ -101,14 +140,14 @@ class _Row:
         k, g = self.k, self.g
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
-        p = exp2(s.fma(self.c, self.minus_m)) * self.factor
+        p = exp2((s - self.shift).fma(self.c, self.lift))
         ds = p * (dp - self.delta)
         if self.leans:
             away = self.position - (number - self.origin).to(k.compute).splat(k.lanes)
             self.lean.value = unseen.where(0.0, ds).fma(away.magnitude(), self.lean.value)
-        if k.key.softcap:
-            ds = ds * k.table(self.w, "steepness")[j, g]
-        ds = ds * self.scale
+        if not self.for_bias:
+            ds = ds * k.table(self.w, "steepness")[j, g] if k.key.softcap else ds
+            ds = ds * self.scale
         nothing = UNSEEN if self.careful else 0.0
         return unseen.where(nothing, p), unseen.where(nothing, ds + 0.0 if self.careful else ds)
 

@@ -28,21 +28,24 @@ _PER_SEQUENCE = {"query_offset": "position", "key_lengths": "length"}
 
 
 def differentiate(
-    made: Pass, specs: dict[str, Spec], addresses: dict[str, int], per_sequence: dict[str, object]
+    made: Pass,
+    specs: dict[str, Spec],
+    numbers: dict[str, int],
+    per_sequence: dict[str, object],
 ) -> None:
     """Run a pass.
 
     Args:
         made: what to run.
         specs: of every array with strides, (*batch, heads, length, …).
-        addresses: of every array, read or written, by the name of its slot; the caller keeps them alive.
+        numbers: by the name of their slots, above all the address of every array, which the caller keeps alive.
         per_sequence: query_offset and key_lengths, as the door was given them.
     """
     if not made.items:
         return
     block = _arguments(made, specs)
-    for name, address in addresses.items():
-        block[SLOT[name]] = address
+    for name, number in numbers.items():
+        block[SLOT[name]] = number
     table = _sequences(made, specs, per_sequence)
     block[SLOT["batches"]] = table.ctypes.data
     work = _Work(made, block, table)
@@ -80,16 +83,9 @@ def _sequences(made: Pass, specs: dict[str, Spec], per_sequence: dict[str, objec
 
 
 @functools.cache
-def _loaded(key: KernelKey, isa: Isa) -> Any:
-    address = compiler.load("attend", ("backward", key), isa, lambda: _generate(key, isa))
+def _loaded(program: str, key: KernelKey, isa: Isa) -> Any:
+    address = compiler.load("attend", (program, key), isa, lambda: run.generate(program, key, isa))
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(address)
-
-
-def _generate(key: KernelKey, isa: Isa) -> str:
-    """The generator is imported when a kernel is not in the cache."""
-    from sightline.cpu import backward
-
-    return backward.generate(key, isa)
 
 
 class _Work:
@@ -97,7 +93,7 @@ class _Work:
 
     def __init__(self, made: Pass, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
         key, isa = made.plan.kernel, made.plan.isa
-        self._kernel, self._block, self._keep = _loaded(key, isa), block, keep
+        self._kernel, self._block, self._keep = _loaded(made.program, key, isa), block, keep
         self._address, self._bytes = ctypes.addressof(block), Workspace(key, isa).bytes
         self._sums: dict[int, NDArray[np.uint8]] = {}
         self._sums_bytes = sums_bytes(made)
@@ -106,11 +102,9 @@ class _Work:
         """A slice of the items; what a thread has summed stays with it until its item is done."""
         sums = self._sums.get(threading.get_ident())
         if sums is None:
-            sums = self._sums[threading.get_ident()] = np.zeros(self._sums_bytes + 64, np.uint8)
-            state = -sums.ctypes.data % 64
-            sums[state : state + 8] = 255  # no item at hand
-        start = -(-sums.ctypes.data // 64) * 64
-        return bool(self._kernel(self._address, run.workspace(self._bytes), start))
+            sums = self._sums[threading.get_ident()] = zeros(self._sums_bytes)
+            sums[:8] = 255  # no item at hand
+        return bool(self._kernel(self._address, run.workspace(self._bytes), sums.ctypes.data))
 
     def cancel(self) -> None:
         """No further item is taken."""
@@ -122,4 +116,12 @@ def sums_bytes(made: Pass) -> int:
     key, lanes = made.plan.kernel, made.plan.isa.lanes(made.plan.kernel.element_bytes)
     dims = {"key": key.dim, "value": key.value_dim}
     columns = sum(-(-size // lanes) * lanes for name, size in dims.items() if name in key.gradients)
-    return STATE_BYTES + 2 * made.range_keys * columns * key.element_bytes if made.ranges else STATE_BYTES
+    sums = 2 * made.range_keys * columns * key.element_bytes if made.ranges and not made.parts else 0
+    return STATE_BYTES + -(-sums // 64) * 64
+
+
+def zeros(size: int) -> NDArray[np.uint8]:
+    """So many bytes, from a multiple of 64 on."""
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]

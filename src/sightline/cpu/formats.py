@@ -32,7 +32,9 @@ def load(place: Pointer, dtype: str, compute: Type, lanes: int | None = None) ->
 
 
 def store(value: Value, place: Pointer, dtype: str) -> None:
-    """Round to nearest even and write."""
+    """Round to nearest even and write; float64 goes to the half types by way of float32."""
+    if size(dtype) == 2:
+        value = value.to(FLOAT)
     if dtype == "bfloat16":
         place.store(_to_bfloat16(value))
     else:

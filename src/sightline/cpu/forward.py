@@ -72,7 +72,7 @@ class _Block:
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
         self.turn = few.turn(k) if key.few else None
-        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output", key.value_dim)
+        self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output")
         self.clear, self.clear_kept = (state.clear(k, kept=kept) for kept in ("", "kept_"))
         self.join = {careful: state.join(k, careful=careful) for careful in (False, True)}
         self.take_up = state.take_up(k)
@@ -133,7 +133,7 @@ class _Block:
         k = self.k
         statistics.finish(k, f, a, w, rows.vectors, careful=careful)
         softmax.finish(k, f, w, rows.vectors, careful=careful)
-        f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), rows.vectors, w)
+        f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), f.value(k.key.value_dim), rows.vectors, w)
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
         """From a state that has seen nothing through every tile that some row may see."""

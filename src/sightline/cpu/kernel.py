@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Parts with a key or a dimension in each row and a query in each lane; the others have one number for each query.
 SQUARE = {
     *("query", "output", "kept_output", "scores", "bias"),
-    *("d_out", "d_scores", "steepness", "d_query", "kept_d_query"),
+    *("d_out", "d_scores", "steepness", "d_query", "kept_d_query", "d_bias"),
 }
 
 

@@ -82,10 +82,10 @@ def products(k: Kernel, f: Function, a: Pointer, b: Pointer, columns: int, r: Va
     total = f.variable(f.zeros(k.vec))
     with f.loop(0, k.column_vectors(columns), name="columns") as c:
         total.value = first[r, c].fma(second[r, c], total.value)
-    return _sum_of_lanes(k, total.value)
+    return sum_of_lanes(k, total.value)
 
 
-def _sum_of_lanes(k: Kernel, x: Value) -> Value:
+def sum_of_lanes(k: Kernel, x: Value) -> Value:
     """Halves added to halves, until one number is left."""
     lanes = k.lanes
     while lanes > 1:

@@ -46,7 +46,7 @@ def workspace(size: int) -> int:
     return int(_thread.address)
 
 
-def _generate(program: str, key: KernelKey, isa: Isa) -> str:
+def generate(program: str, key: KernelKey, isa: Isa) -> str:
     """The generator is imported when a kernel is not in the cache."""
     made: str = importlib.import_module(f"sightline.cpu.{program}").generate(key, isa)
     return made
@@ -60,7 +60,7 @@ def _loaded(plan: Plan) -> tuple[Any, int]:
 @functools.cache
 def _loaded_once(key: KernelKey, isa: Isa, second: bool) -> tuple[Any, int]:  # noqa: FBT001 (for the cache)
     name = "second_pass" if second else "forward"
-    address = compiler.load("attend", (name, key), isa, lambda: _generate(name, key, isa))
+    address = compiler.load("attend", (name, key), isa, lambda: generate(name, key, isa))
     kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
     return kernel, Workspace(key, isa).bytes
 

@@ -83,13 +83,13 @@ def _gather_patch(
             (made + count * size).store(f.zeros(kind))
 
 
-def lanes_to_rows(k: Kernel, dtype: str, part: str, columns: int) -> Function:
+def lanes_to_rows(k: Kernel, dtype: str, part: str) -> Function:
     """row_lane[c] = T[c, lane], rounded to `dtype`, for the rows that have an address; the output is divided by l.
 
-    Parameters: bytes from column to column of a row, vectors of rows, workspace.
+    Parameters: bytes from column to column of a row, columns, vectors of rows, workspace.
     """
-    with k.module.function(f"lanes_to_rows.{dtype}", INT, INT, ADDRESS) as f:
-        step, vectors, w = f.arguments()
+    with k.module.function(f"lanes_to_rows.{dtype}", INT, INT, INT, ADDRESS) as f:
+        step, columns, vectors, w = f.arguments()
         lanes, size, patch = k.lanes, formats.size(dtype), k.place(w, "patch")
         source, total, inverse = (k.table(w, name) for name in (part, "sum", "fade"))
         table, divided = k.place(w, "out_rows" if part == "output" else f"{part}_rows"), part == "output"
@@ -124,7 +124,7 @@ def _scatter_patch(
     f: Function,
     dtype: str,
     addresses: Pointer,
-    at: tuple[Value, int],
+    at: tuple[Value, Value],
     step: Value,
     patch: Pointer,
 ) -> None:
@@ -132,7 +132,7 @@ def _scatter_patch(
     size, (c, columns) = formats.size(dtype), at
     with f.loop(0, k.lanes, name="row") as r:
         row = (addresses + r * 8).load(INT, 8)
-        with f.when(row != 0), f.loop(0, (-c + columns).min(k.lanes), name="column") as i:
+        with f.when(row != 0), f.loop(0, (columns - c).min(k.lanes), name="column") as i:
             number = (patch + (r * k.lanes + i) * size).load(formats.memory(dtype))
             (row + (c + i) * step).as_pointer().store(number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.plan import ROW_BYTES, register_tile
+from sightline.plan import BIAS_TILES, ROW_BYTES, register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
@@ -43,7 +43,9 @@ class Workspace:
     | steepness | the softcap's derivative at each score | key × row |
     | outs, d_outs, queries | O, dO and Q of the block as packed rows | row × dimension |
     | *.pairs | what has a second form, in pairs of bfloat16 | pairs of rows, or of keys |
-    | dot, delta, lean, top_seen | Σ_d dO·O; dot − dlse; dS times distance, summed; largest score | row |
+    | dot, delta, lse, shift, lift | Σ_d dO·O; dot − dlse; what makes a weight of a score | row |
+    | d_bias | dS of a run of keys, summed | key × row |
+    | lean, top_seen | dS times distance, summed; a score that was seen | row |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
@@ -102,12 +104,13 @@ def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
         "keys.wide": key.tile_keys * key.dim * 4,
     }
     return {
+        "d_bias": BIAS_TILES * key.tile_keys * ROW_BYTES if "bias" in key.gradients else 0,
         "d_out": (key.value_dim + lanes) * ROW_BYTES,
         **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * ROW_BYTES),
         "d_scores": tile * ROW_BYTES,
         "steepness": tile * ROW_BYTES if key.softcap else 0,
-        **dict.fromkeys(("dot", "delta", "lean", "top_seen"), ROW_BYTES),
-        **dict.fromkeys(("d_out_rows", "d_query_rows"), key.block_rows * 8),
+        **dict.fromkeys(("dot", "delta", "lse", "shift", "lift", "lean", "top_seen"), ROW_BYTES),
+        **dict.fromkeys(("d_out_rows", "d_query_rows", "d_bias_rows"), key.block_rows * 8),
         **packed,
         **(pairs if key.paired else {}),
     }

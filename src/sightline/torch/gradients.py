@@ -32,36 +32,14 @@ def _run(*arguments: Any) -> list[Any]:
     call = Call(*arguments[:FIELDS])
     output, lse, d_output, d_lse = arguments[FIELDS:-1]
     wanted = _chosen(arguments[-1])
-    by_kernel = [name for name in wanted if name != "bias"]
     with torch.no_grad():
         found = attention_vjp(
             *(call.query, call.key, call.value, output, lse, d_output),
             grad_lse=d_lse,
-            wanted=by_kernel,
+            wanted=wanted,
             **call.options(),
         )
-        named = {name: getattr(found, name) for name in by_kernel}
-        if "bias" in wanted:
-            named["bias"] = _of_bias(call, output, d_output, d_lse)
-    return [named[name] for name in wanted]
-
-
-def _of_bias(call: Call, output: Any, d_output: Any, d_lse: Any) -> Any:
-    """P · (dO · Vᵀ − Σ_d dO · O + dlse), in full: the kernels do not make it yet."""
-    *_, weights = dense.attention(call)
-    value, output, d_output = (
-        dense.heads_first(x, call.layout).to(weights.dtype) for x in (call.value, output, d_output)
-    )
-    weights = weights[None] if call.query.dim() == 2 else weights
-    by_key_head = d_output.unflatten(-3, (value.shape[-3], -1))  # (…, Hkv, G, Lq, Dv)
-    d_weights = (by_key_head @ value.unsqueeze(-3).transpose(-2, -1)).flatten(-4, -3)
-    delta = (d_output * output).sum(-1) - (0 if d_lse is None else d_lse)
-    seen = weights != 0  # what is not seen may be NaN
-    return (
-        torch.where(seen, weights * (d_weights - delta[..., None]), 0.0)
-        .sum_to_size(call.bias.shape)
-        .to(call.bias.dtype)
-    )
+    return [getattr(found, name) for name in wanted]
 
 
 def _like(*arguments: Any) -> list[Any]:
