@@ -157,7 +157,7 @@ def test_heads_stand_in_front_whatever_the_layout() -> None:
     )
     assert stacked.top_keys is not None
     assert one.top_keys is not None
-    for name in EVERYTHING.__slots__:
+    for name in stacked.__slots__:
         if name == "top_keys":
             np.testing.assert_array_equal(stacked.top_keys.indices[1, 3], one.top_keys.indices)
             np.testing.assert_allclose(stacked.top_keys.weights[1, 3], one.top_keys.weights, rtol=1e-13)
