@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from sightline.problem import Problem
 
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
+MATRIX_ROWS = 32  # queries of a block on a matrix unit: two tiles wide
+MATRIX_KEYS = 32  # keys that one of its instructions sums over
+MATRIX_FEW = 8  # with fewer queries most of a tile would be empty
+MOST_SHARING = 16  # blocks that share what was packed of the keys
+SHARED_ITEMS = 32  # … if there remain so many work items
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
 PERIOD_TILES = 16  # tiles whose sums are made together, before they join those of earlier ones
@@ -69,6 +74,8 @@ class KernelKey:
     """the heads and queries are those of two lists, not all"""
     gradients: tuple[str, ...] = ()
     """which of them the backward program makes; none: it is no backward program"""
+    terms: int = 0
+    """products on a matrix unit, of numbers that are sums of so many bfloat16 terms; 0: not there"""
 
     @property
     def element_bytes(self) -> int:
@@ -78,12 +85,17 @@ class KernelKey:
     @property
     def block_rows(self) -> int:
         """Query rows of a block."""
-        return ROW_BYTES // self.element_bytes
+        return MATRIX_ROWS if self.terms else ROW_BYTES // self.element_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """One key's scores against a block of queries."""
+        return self.block_rows * self.element_bytes
 
     @property
     def copies_with_care(self) -> bool:
-        """Values are copied into rows of the arithmetic's type only for blocks that are done again with care."""
-        return bool(self.few) and SIZES[self.dtype] != self.element_bytes
+        """Rows are copied into rows of the arithmetic's type only for blocks that are done again with care."""
+        return self.terms > 0 or (bool(self.few) and SIZES[self.dtype] != self.element_bytes)
 
     @property
     def period_keys(self) -> int:
@@ -122,6 +134,7 @@ class RegisterTile:
 # 32 registers: 4·6 sums, 4 vectors of queries, a broadcast number. 16 registers: 2·6, 2 and 1. On NEON LLVM
 # loads the operands in pairs and needs more room for them.
 _REGISTER_TILES = {
+    "amx": RegisterTile(queries=4, keys=6, dims=6),
     "avx512": RegisterTile(queries=4, keys=6, dims=6),
     "avx2": RegisterTile(queries=2, keys=6, dims=6),
     "neon": RegisterTile(queries=4, keys=5, dims=6),
@@ -188,8 +201,13 @@ class Plan:
 
     @property
     def run_blocks(self) -> int:
-        """Blocks of a work item. It depends on the queries alone, as the order of every sum does."""
-        return max(LEAST_RUN, -(-self.blocks // MOST_RUNS)) if self.second else 1
+        """Blocks of a work item. In the second pass sums depend on it, and it on the queries alone."""
+        if self.second:
+            return max(LEAST_RUN, -(-self.blocks // MOST_RUNS))
+        if not self.kernel.terms:
+            return 1
+        shared = self.sequences * self.spaces * self.blocks // SHARED_ITEMS
+        return max(1, min(shared, self.blocks, MOST_SHARING))
 
     @property
     def runs(self) -> int:
@@ -271,6 +289,7 @@ class Plan:
         steps = [name for name in ("scaled", "softcap", "bias", "alibi", "sinks", "mask") if getattr(k, name)]
         steps += [f"see {name}" for name in k.see]
         steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
+        steps += [f"products of {k.terms} bfloat16 term{'s'[: k.terms - 1]}"] if k.terms else []
         rows = "the group's heads folded into rows" if self.folded else "one head's queries"
         pieces = f" × {self.pieces} pieces of the keys" if k.split else ""
         return (
@@ -306,17 +325,18 @@ def plan(
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if chosen or gradients else _few(p, isa, paired=paired, values=values)
+    terms = 0 if few or second or gradients or not values else _terms(p, isa)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
         dim=p.dim,
         value_dim=p.value_dim if values else 0,
-        tile_keys=_tile_keys(p),
-        stage_key=not few and (not in_pairs(p.key) if paired else _staged(p.key)),
+        tile_keys=max(_tile_keys(p), MATRIX_KEYS) if terms else _tile_keys(p),
+        stage_key=not few and not terms and (not in_pairs(p.key) if paired else _staged(p.key)),
         # To be multiplied by dO, values are read as keys are.
         stage_value=not in_pairs(p.value)
         if paired and gradients
-        else values and not few and _staged(p.value),
+        else values and not few and not terms and _staged(p.value),
         paired=paired,
         banded=band.left is not None or band.right is not None,
         mask=p.mask is not None,
@@ -330,6 +350,7 @@ def plan(
         see=see,
         listed=chosen is not None,
         gradients=gradients,
+        terms=terms,
     )
     folded = p.group > 1 and p.queries < kernel.block_rows and chosen is None and "bias" not in gradients
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
@@ -355,6 +376,18 @@ def _few(p: Problem, isa: Isa, *, paired: bool, values: bool) -> int:
     if not 0 < rows <= MOST_FEW or not in_place or not wide or (paired and p.dim % 2):
         return 0
     return 1 << (rows - 1).bit_length()
+
+
+def _terms(p: Problem, isa: Isa) -> int:
+    """Bfloat16 terms of each number, where the products are for the matrix unit.
+
+    Three hold a float32 to its last bit, two a float16. A scale beyond what tiny terms allow for is left to others.
+    """
+    tame = 2.0**-40 <= abs(p.scale) <= 2.0**40
+    if not isa.multiplies_tiles or p.queries * p.group <= MATRIX_FEW or not tame:
+        return 0
+    by_precision = {"highest": 3, "high": 2, "default": 1}
+    return {"float64": 0, "float32": by_precision[p.precision], "float16": 2, "bfloat16": 1}[p.dtype]
 
 
 def _staged(rows: Spec) -> bool:

@@ -23,13 +23,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import few, formats, softmax, state, statistics, tiles, transpose
+from sightline.cpu import amx, few, formats, softmax, state, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
+from sightline.cpu.runs import Run
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.values import ADDRESS, BOOL, INT
+from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
@@ -45,18 +49,32 @@ def generate(key: KernelKey, isa: Isa) -> str:
     It works on items until none is left (returns 0) or it has done its slice (returns 1).
     """
     k = Kernel(key, isa)
-    block = _Block(k)
-    with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
-        a, w = f.arguments()
-        with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
+    block = Block(k)
+    worker = Run(k, block) if key.terms else block
+    name = "items" if key.terms else ENTRY
+    with k.module.function(name, ADDRESS, ADDRESS, returns=INT) as items:
+        a, w = items.arguments()
+        with items.loop(0, k.argument(items, a, "slice_items"), name="item"):
             item = a.claim(1)
-            f.give_if(item >= k.argument(f, a, "items"), 0)
-            block.attend(f, a, w, item)
-        f.give(1)
+            items.give_if(item >= k.argument(items, a, "items"), 0)
+            worker.attend(items, a, w, item)
+        items.give(1)
+    if key.terms:
+        _on_matrix_unit(k, items)
     return str(k.module)
 
 
-class _Block:
+def _on_matrix_unit(k: Kernel, items: Function) -> None:
+    """The entry, with the unit's registers set up for as long as it works."""
+    with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
+        a, w = f.arguments()
+        amx.configure(f, w + run_offsets(k.key)["config"])
+        more = f.call(items, a, w)
+        amx.release(f)
+        f.give(more)
+
+
+class Block:
     """One block of rows, and the functions it is made of."""
 
     def __init__(self, k: Kernel) -> None:
@@ -68,7 +86,7 @@ class _Block:
         next_keys = key.dim * formats.size(key.dtype)
         product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {
-            False: (few if key.few else tiles).outer(k, product),
+            False: (amx if key.terms else few if key.few else tiles).outer(k, product),
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
         self.turn = few.turn(k) if key.few else None
@@ -88,7 +106,7 @@ class _Block:
             rows = gather(k, f, a, w, place_of(k, f, a, item))
             self.scoring.load_queries(f, a, w, rows)
             self._against_keys(f, a, w, rows, careful=False)
-            self._finish(f, a, w, rows)
+            self.finish(f, a, w, rows)
             return
         pieces, piece_keys, size = (
             k.argument(f, a, name) for name in ("pieces", "piece_keys", "state_bytes")
@@ -105,20 +123,20 @@ class _Block:
             f.call(self.put_away, w, rows.vectors, shelf + corner // k.key.period_keys * size)
         done = (k.address(a, "finished") + block * 8).claim(1, "acq_rel")
         with f.when(done == pieces - 1):
-            self._start(f, a, w, rows, careful=False)
+            self.start(f, a, w, rows, careful=False)
             with f.loop(first, rows.end, k.key.period_keys, name="period") as corner:
                 f.call(self.take_out, w, rows.vectors, shelf + corner // k.key.period_keys * size)
                 f.call(self.join[False], a, w, rows.vectors)
             f.call(self.take_up, w, rows.vectors)
-            self._finish(f, a, w, rows)
+            self.finish(f, a, w, rows)
 
-    def _start(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
+    def start(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:
         """Nothing is kept but the sinks."""
         f.call(self.clear_kept, w, rows.vectors)
         if self.k.key.sinks:
             state.keep_sinks(self.k, f, a, w, rows.vectors, careful=careful)
 
-    def _finish(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    def finish(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
         """Out with the results; what is not finite, or has far scores, is done again with care."""
         k = self.k
         bad = softmax.find_bad_rows(k, f, w, rows.vectors)
@@ -141,7 +159,7 @@ class _Block:
         several = f.value(1, BOOL) if k.key.sinks else rows.end - first > k.key.period_keys
         f.call(self.clear, w, rows.vectors)
         with f.when(several):
-            self._start(f, a, w, rows, careful=careful)
+            self.start(f, a, w, rows, careful=careful)
         with f.loop(first, rows.end, k.key.period_keys, name="period") as corner:
             self._period(f, a, w, rows, corner, careful=careful)
             with f.when(several):
@@ -153,19 +171,31 @@ class _Block:
         self, f: Function, a: Pointer, w: Pointer, rows: Rows, corner: Value, *, careful: bool
     ) -> None:
         """The tiles of a period, or as many as the rows may see."""
-        k, size = self.k, self.k.key.tile_keys
+        k = self.k
         in_rows = self.turn is not None and not careful
         if in_rows:
             few.clear(k, f, w)
-        keys, values = (self.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
+        heads = [(self.scoring.of_head(f, a, rows, name), name) for name in ("key", "value")]
+
+        def of_tile(first: Value) -> list[Pointer]:
+            return [head + first * k.argument(f, a, f"{name}_row") for head, name in heads]
+
+        self.tiles(f, a, w, rows, corner, of_tile, careful=careful)
+        if self.turn and in_rows:
+            f.call(self.turn, w)
+
+    def tiles(
+        self, f: Function, a: Pointer, w: Pointer, rows: Rows, corner: Value,
+        of_tile: Callable[[Value], list[Pointer]], *, careful: bool,
+    ) -> None:  # fmt: skip
+        """The tiles of the period that begins at key `corner`; of_tile: where a tile's keys and values lie."""
+        size = self.k.key.tile_keys
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
-        start, end = corner.max(rows.begin // size * size), (corner + k.key.period_keys).min(rows.end)
+        start, end = corner.max(rows.begin // size * size), (corner + self.k.key.period_keys).min(rows.end)
         with f.loop(start, end, size, name="tile") as place:
             first, last = place.max(rows.begin), (place + size).min(rows.end)
             full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
-            f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
-        if self.turn and in_rows:
-            f.call(self.turn, w)
+            f.call(self.tile[careful], a, w, *of_tile(first), first, last - first, rows.count, full)
 
     def _copied(self, *, careful: bool) -> Function | None:
         """How values are copied before they are multiplied, if they are."""
@@ -177,8 +207,8 @@ class _Block:
     def _tile(self, *, careful: bool) -> Function:
         """One tile of keys against the block's rows.
 
-        Parameters: arguments, workspace, the head's keys and values, first key of the tile, keys in it, rows,
-        whether every row may see all of it (as far as causal and window go).
+        Parameters: arguments, workspace, its keys and values, its first key's number, keys in it, rows, whether
+        every row may see all of it (as far as causal and window go).
         """
         k = self.k
         name, kinds = ("tile.careful" if careful else "tile"), (*[ADDRESS] * 4, *[INT] * 4)
@@ -187,8 +217,8 @@ class _Block:
             full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
-            keys, values = keys + first * key_row, values + first * value_row
-            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (values, value_row))
+            soon = values, value_row
+            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, soon, careful=careful)
             f.call(self.weights[careful], a, w, first, n, vectors)
             copy = self._copied(careful=careful)
             packed, row = self.scoring.packed(f, a, w, "value", values, n, copy)

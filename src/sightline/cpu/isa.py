@@ -8,8 +8,10 @@ the code generator's own words.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,11 @@ class Isa:
         """
         return "avx512bf16" in self.extras and self.cpu.startswith("znver")
 
+    @property
+    def multiplies_tiles(self) -> bool:
+        """Whether there is a unit that multiplies matrices of bfloat16."""
+        return self.name == "amx"
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -63,14 +70,25 @@ class _Row:
 
 # Best first. The avx2 row is compiled for its baseline even on a larger processor, so that a forced avx2 runs
 # the very code an AVX2 machine runs and can hold no AVX-512 instruction. NEON is part of every AArch64.
+_AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "fma", "f16c", "bmi2")
 _ROWS = (
+    _Row(
+        "amx",
+        "x86_64",
+        vector_bytes=64,
+        registers=32,
+        needs=(*_AVX512, "amx-tile", "amx-bf16"),
+        extras=("avx512bf16", "avx512fp16", "amx-tile", "amx-bf16"),
+        baseline="sapphirerapids",
+        tuned=True,
+    ),
     _Row(
         "avx512",
         "x86_64",
         vector_bytes=64,
         registers=32,
-        needs=("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "fma", "f16c", "bmi2"),
-        extras=("avx512bf16", "avx512fp16", "amx-tile", "amx-bf16"),
+        needs=_AVX512,
+        extras=("avx512bf16", "avx512fp16"),
         baseline="x86-64-v4",
         tuned=True,
     ),
@@ -108,6 +126,14 @@ class _Host:
     features: dict[str, bool]
 
 
+def _tiles_granted() -> bool:
+    """Whether Linux lets this process (and its threads and children) use tile registers: it has to be asked once."""
+    if not sys.platform.startswith("linux"):
+        return False
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return int(ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)) == 0
+
+
 @functools.cache
 def _host() -> _Host:
     triple = llvm.get_process_triple()
@@ -116,6 +142,8 @@ def _host() -> _Host:
         features = dict(llvm.get_host_cpu_features())
     except RuntimeError:  # LLVM cannot tell on this platform
         features = {}
+    if features.get("amx-tile", False):
+        features["amx-tile"] = _tiles_granted()
     aliases = {"arm64": "aarch64", "amd64": "x86_64"}
     return _Host(triple, aliases.get(machine, machine), llvm.get_host_cpu_name(), features)
 

@@ -9,7 +9,7 @@ from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
 from sightline.cpu.values import BFLOAT, DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
 from sightline.cpu.workspace import Workspace
-from sightline.plan import ROW_BYTES, register_tile
+from sightline.plan import register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -36,7 +36,7 @@ class Kernel:
         self.lanes = isa.lanes(self.element_bytes)
         self.vec = vector(self.compute, self.lanes)
         self.integers = vector(INT if self.compute == DOUBLE else I32, self.lanes)
-        self.vector_bytes, self.row_bytes = isa.vector_bytes, ROW_BYTES
+        self.vector_bytes, self.row_bytes = isa.vector_bytes, key.row_bytes
         self.block_rows = key.block_rows
         # Columns of Qᵀ, and rows of K and V, count in words: a number of the arithmetic, or a pair of bfloat16.
         self.per_word = 2 if key.paired else 1
@@ -88,6 +88,6 @@ class Kernel:
         """A part as a table of vectors: [key or dimension, vector of rows], or [vector of rows]."""
         at = self.place(workspace, part)
         if part in SQUARE:
-            return Table(at, self.vec, ROW_BYTES, self.vector_bytes, align=self.vector_bytes)
+            return Table(at, self.vec, self.row_bytes, self.vector_bytes, align=self.vector_bytes)
         kind = self.integers if part in {"first", "end"} else self.vec
         return Table(at, kind, self.vector_bytes, align=self.vector_bytes)

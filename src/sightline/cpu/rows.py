@@ -35,6 +35,19 @@ class Rows:
     full_begin: Value  # the keys that all rows may see
     full_end: Value
 
+    def keep(self, k: Kernel, w: Pointer) -> None:
+        """Write it down in the block's working memory."""
+        numbers = (self.count, self.key_head, self.sequence.address(), self.begin, self.end)
+        for slot, number in enumerate((*numbers, self.full_begin, self.full_end)):
+            (k.place(w, "rows") + 8 * slot).store(number, 8)
+
+    @staticmethod
+    def kept(k: Kernel, w: Pointer) -> Rows:
+        """What `keep` wrote."""
+        count, key_head, sequence, *bounds = ((k.place(w, "rows") + 8 * slot).load(INT, 8) for slot in range(7))
+        vectors = (count + (k.lanes - 1)) // k.lanes
+        return Rows(count, vectors, key_head, sequence.as_pointer(), *bounds)
+
     def first_period(self, k: Kernel) -> Value:
         """Where the period of keys begins that holds the first key that some row may see."""
         return self.begin // k.key.period_keys * k.key.period_keys
@@ -79,7 +92,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, place: Place) -> Rows
         head.value = wrap.where(head.value + 1, head.value)
         query.value = wrap.where(0, more.where(query.value + 1, query.value))
     begin, end, full_begin, full_end = (v.value for v in table.bounds)
-    begin = begin - begin % UNROLL
+    begin = begin - begin % (k.key.tile_keys if k.key.terms else UNROLL)
     key_head = table.head(space) // k.argument(f, a, "spaces_per_kv_head")
     return Rows(count, vectors, key_head, sequence, begin, end, full_begin, full_end)
 
@@ -94,12 +107,12 @@ def keep_bad_rows(k: Kernel, f: Function, w: Pointer, rows: Rows) -> None:
             place.store(bad.where(place.load(INT, 8), none))
 
 
-def place_of(k: Kernel, f: Function, a: Pointer, item: Value) -> Place:
-    """A work item's block.
+def place_of(k: Kernel, f: Function, a: Pointer, item: Value, count: str = "blocks") -> Place:
+    """A work item's block, or run of blocks: `count` names how many a space has.
 
     Blocks of one space follow each other (its keys stay in the cache), or spaces of one block (their mask).
     """
-    spaces, blocks = k.argument(f, a, "spaces"), k.argument(f, a, "blocks")
+    spaces, blocks = k.argument(f, a, "spaces"), k.argument(f, a, count)
     by_block = k.argument(f, a, "by_block") != 0
     inner = by_block.where(spaces, blocks)
     fast, slow = item % inner, (item // inner) % by_block.where(blocks, spaces)

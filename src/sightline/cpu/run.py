@@ -15,7 +15,7 @@ from sightline import arrays, operands
 from sightline.cpu import compile as compiler
 from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses
-from sightline.cpu.workspace import Workspace, rows_of
+from sightline.cpu.workspace import Workspace, rows_of, run_offsets
 from sightline.plan import SIZES
 from sightline.problem import sequence_ints
 
@@ -90,7 +90,9 @@ class Prepared:
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
         self._kernel, workspace = _loaded(plan)
-        self._workspace_bytes = workspace + scratch
+        self._workspace_bytes = workspace * (plan.run_blocks if plan.kernel.terms else 1) + scratch
+        if plan.kernel.terms:
+            self._workspace_bytes += run_offsets(plan.kernel)["blocks"]
         specs = _specs(plan, out)
         self._template = template(plan, specs)
         self._lists = _lists(plan)

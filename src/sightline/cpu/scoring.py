@@ -6,9 +6,10 @@ them in place, multiplied, and the scores modified where the tile or the call ne
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sightline.cpu import few, formats, modify, tiles, transpose
+from sightline.cpu import amx, few, formats, modify, terms, tiles, transpose
 from sightline.cpu.rows import of_sequence
 from sightline.cpu.values import BOOL, INT
 
@@ -29,11 +30,15 @@ class Scoring:
         self.rows_to_words = transpose.rows_to_words(k) if key.paired and key.stage_key else None
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
+        self.pack_queries = terms.pack_queries(k) if key.terms else None
         copies = key.stage_key or key.stage_value or key.copies_with_care
         self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if copies else None
         soon = (key.value_dim or key.dim) * formats.size(key.dtype)  # the rows of V, or the next ones of K
         product = tiles.Product("scores", key.dim, "query", "scores", soon, top=True)
-        self.products = (few if key.few else tiles).inner(k, product)
+        self.products = (amx if key.terms else few if key.few else tiles).inner(k, product)
+        # A matrix unit is for numbers that are sums of terms: what is done again with care goes the plain way.
+        again = replace(product, name="scores.careful")
+        self.careful_products = tiles.inner(k, again) if key.terms else self.products
         self.pack_mask = modify.pack_mask(k) if key.mask else None
         self.modify = modify.modify(k) if key.modified or key.selective else None
 
@@ -43,6 +48,11 @@ class Scoring:
         query_rows, query = k.place(w, "query_rows"), k.place(w, "query")
         dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
         f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
+
+    def load_tiles(self, f: Function, w: Pointer, rows: Rows) -> Value:
+        """Qᵀ in terms, for the matrix unit. Gives the largest magnitude's bits."""
+        assert self.pack_queries is not None  # noqa: S101 (for the type checker)
+        return f.call(self.pack_queries, w, rows.vectors)
 
     def of_head(self, f: Function, a: Pointer, rows: Rows, name: str) -> Pointer:
         """The keys or values that these rows read."""
@@ -61,7 +71,7 @@ class Scoring:
 
     def scores(
         self, f: Function, a: Pointer, w: Pointer, tile: tuple[Pointer, Value, Value], vectors: Value,
-        full: Value, soon: tuple[Pointer, Value],
+        full: Value, soon: tuple[Pointer, Value], *, careful: bool = False,
     ) -> tuple[Pointer, Value]:  # fmt: skip
         """S of the tile, −inf where not allowed, and each row's largest. Returns the tile's keys as `packed` does.
 
@@ -71,8 +81,10 @@ class Scoring:
         keys, first, n = tile
         key = self.k.key
         copy = None if not key.stage_key else self.rows_to_words if key.paired else self.rows_to_rows
+        if careful and key.terms:
+            copy = self.rows_to_rows
         packed, row = self.packed(f, a, w, "key", keys, n, copy)
-        f.call(self.products, w, packed, row, n, vectors, *soon)
+        f.call(self.careful_products if careful else self.products, w, packed, row, n, vectors, *soon)
         self._modified(f, a, w, first, n, vectors, full)
         return packed, row
 

@@ -129,11 +129,21 @@ _FORMATS = {
 }
 
 
-def exp2(x: Value) -> Value:
-    """Two to the x, for x ≤ 0: 2^n · 2^f with n an integer. −inf gives 0."""
+# 2^f on [0, 1], exact at both ends, for weights that are rounded to so many bfloat16 terms.
+_COARSE = {
+    1: (1.0, 0.6954243474654696, 0.22630768261754247, 0.07826796991698792),  # relative error 1.0e-04
+    2: (1.0, 0.6930321208204105, 0.24137976291565472, 0.05203236906373544, 0.013555747200199308),  # relative error 3.3e-06
+}
+
+
+def exp2(x: Value, terms: int = 0) -> Value:
+    """Two to the x, for x ≤ 0: 2^n · 2^f with n an integer. −inf gives 0.
+
+    With so many `terms` no better than a sum of them is, and for float32 and AVX-512 alone.
+    """
     form = _FORMATS[scalar(x.kind)]
     if _has_scalef(x):  # n = floor(x): vreduce gives f = x − n, vscalef multiplies by 2^n
-        return _scaled(_polynomial(_fraction(x), form.exp2_floor), x)
+        return _scaled(_polynomial(_fraction(x), _COARSE.get(terms, form.exp2_floor)), x)
     power, f = _split(x, form)  # n = the nearest integer
     return (x < form.lowest).where(0.0, _polynomial(f, form.exp2) * power)
 
@@ -180,7 +190,7 @@ def _split(x: Value, form: _Format) -> tuple[Value, Value]:
 
 
 def _has_scalef(x: Value) -> bool:
-    return x.f.isa.name == "avx512" and bytes_of(x.kind) == 64
+    return x.f.isa.vector_bytes == bytes_of(x.kind) == 64
 
 
 def _masked(x: Value) -> tuple[str, Value, Value]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.plan import BIAS_TILES, ROW_BYTES, register_tile
+from sightline.plan import BIAS_TILES, MATRIX_KEYS, register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
+FLOAT_BYTES = 4
+TILE_ROWS = 16
+TILE_BYTES = 1024  # of a matrix unit's registers: 16 rows of 64 bytes
+ROW_NUMBERS = 8  # what is remembered of a block's rows (rows.Rows)
 
 
 def rows_of(value_dim: int, see: tuple[str, ...]) -> int:
@@ -46,37 +50,41 @@ class Workspace:
     | dot, delta, lse, shift, lift | Σ_d dO·O; dot − dlse; what makes a weight of a score | row |
     | d_bias | dS of a run of keys, summed | key × row |
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
+    | nothing | a tile of zeros | row × row |
+    | query_tiles, weight_tiles | Qᵀ and Pᵀ in terms of bfloat16, as a matrix unit reads them | tile |
+    | rows | what is known of all the rows together | 8 |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
     def __init__(self, key: KernelKey, isa: Isa) -> None:
-        lanes, rows = isa.lanes(key.element_bytes), key.block_rows
+        lanes, rows, row_bytes = isa.lanes(key.element_bytes), key.block_rows, key.row_bytes
         tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
         parts = {
-            "query": (key.dim + lanes) * ROW_BYTES,
-            "output": (key.value_dim + lanes) * ROW_BYTES if not key.gradients else 0,
+            "query": (key.dim + lanes) * row_bytes,
+            "output": (key.value_dim + lanes) * row_bytes if not key.gradients else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
-            "scores": tile * ROW_BYTES,
-            "kept_output": key.value_dim * ROW_BYTES if not key.gradients else 0,
-            "bias": (tile + lanes) * ROW_BYTES if key.bias else 0,
-            "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key else 0,
+            "scores": tile * row_bytes,
+            "kept_output": key.value_dim * row_bytes if not key.gradients else 0,
+            "bias": (tile + lanes) * row_bytes if key.bias else 0,
+            "keys": key.tile_keys * key.dim * key.element_bytes if key.stage_key or key.terms else 0,
             "values": key.tile_keys * key.value_dim * key.element_bytes
             if key.stage_value or key.copies_with_care
             else 0,
             "words": -(-key.tile_keys // MASK_WORD) * rows * 4 if key.mask else 0,
             **dict.fromkeys(
-                (*STATISTICS, *(f"kept_{name}" for name in STATISTICS)), ROW_BYTES if key.see else 0
+                (*STATISTICS, *(f"kept_{name}" for name in STATISTICS)), row_bytes if key.see else 0
             ),
-            **dict.fromkeys((f"see_{name}" for name in key.see), ROW_BYTES),
-            **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), ROW_BYTES),
-            **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), ROW_BYTES),
+            **dict.fromkeys((f"see_{name}" for name in key.see), row_bytes),
+            **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), row_bytes),
+            **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), row_bytes),
             "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
-            "counted": ROW_BYTES,
+            "counted": row_bytes,
             **dict.fromkeys(("received_at", "visible_at", "diagonals_at"), 8),
             "pooled_at": rows * 8,
             "patch": lanes * lanes * 8,
             **(_of_gradients(key, lanes, tile) if key.gradients else {}),
+            **(_of_tiles(key) if key.terms else {}),
         }
         self._offsets: dict[str, int] = {}
         self.bytes = 0
@@ -91,26 +99,66 @@ class Workspace:
         return self._offsets[part]
 
 
+def _of_tiles(key: KernelKey) -> dict[str, int]:
+    """What products on a matrix unit need beside."""
+    vectors = key.block_rows // 16
+    steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), "weight_tiles": -(-key.tile_keys // MATRIX_KEYS)}
+    return {
+        "nothing": TILE_BYTES,
+        **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
+        "rows": 8 * ROW_NUMBERS,
+    }
+
+
 def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
     """What the backward program has beside."""
     packed = {
-        "queries": -(-key.dim // lanes) * lanes * ROW_BYTES,
-        **dict.fromkeys(("outs", "d_outs"), -(-key.value_dim // lanes) * lanes * ROW_BYTES),
+        "queries": -(-key.dim // lanes) * lanes * key.row_bytes,
+        **dict.fromkeys(("outs", "d_outs"), -(-key.value_dim // lanes) * lanes * key.row_bytes),
     }
     pairs = {
         **{f"{name}.pairs": size // 2 for name, size in packed.items()},
-        **dict.fromkeys(("scores.pairs", "d_scores.pairs"), tile * ROW_BYTES // 2),
+        **dict.fromkeys(("scores.pairs", "d_scores.pairs"), tile * key.row_bytes // 2),
         "keys.pairs": -(-key.tile_keys // 2) * key.dim * 4,
         "keys.wide": key.tile_keys * key.dim * 4,
     }
     return {
-        "d_bias": BIAS_TILES * key.tile_keys * ROW_BYTES if "bias" in key.gradients else 0,
-        "d_out": (key.value_dim + lanes) * ROW_BYTES,
-        **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * ROW_BYTES),
-        "d_scores": tile * ROW_BYTES,
-        "steepness": tile * ROW_BYTES if key.softcap else 0,
-        **dict.fromkeys(("dot", "delta", "lse", "shift", "lift", "lean", "top_seen"), ROW_BYTES),
+        "d_bias": BIAS_TILES * key.tile_keys * key.row_bytes if "bias" in key.gradients else 0,
+        "d_out": (key.value_dim + lanes) * key.row_bytes,
+        **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * key.row_bytes),
+        "d_scores": tile * key.row_bytes,
+        "steepness": tile * key.row_bytes if key.softcap else 0,
+        **dict.fromkeys(("dot", "delta", "lse", "shift", "lift", "lean", "top_seen"), key.row_bytes),
         **dict.fromkeys(("d_out_rows", "d_query_rows", "d_bias_rows"), key.block_rows * 8),
         **packed,
         **(pairs if key.paired else {}),
     }
+
+
+# ---- what a run of blocks has together, before the working memory of each ----
+
+
+def padded_bytes(columns: int) -> int:
+    """A row of so many numbers that waits to be packed, as float32."""
+    return -(-columns // MATRIX_KEYS) * MATRIX_KEYS * FLOAT_BYTES
+
+
+def pack_bytes(key: KernelKey) -> dict[str, int]:
+    """What MATRIX_KEYS keys take as tiles, and so many values."""
+    tiles = {"key": 2 * -(-key.dim // MATRIX_KEYS), "value": -(-key.value_dim // TILE_ROWS)}
+    return {name: count * key.terms * TILE_BYTES for name, count in tiles.items()}
+
+
+def run_offsets(key: KernelKey) -> dict[str, int]:
+    """Bytes from the start of a run's working memory: to its parts, and to its blocks' at `blocks`."""
+    groups = key.period_keys // MATRIX_KEYS
+    parts = {
+        "config": 64,
+        "waiting": MATRIX_KEYS * padded_bytes(max(key.dim, key.value_dim)),
+        **{name: groups * size for name, size in pack_bytes(key).items()},
+    }
+    made, place = {}, 0
+    for name, size in parts.items():
+        made[name] = place
+        place += size + (64 if size > 4096 else 0)
+    return made | {"blocks": place}

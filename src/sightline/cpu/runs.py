@@ -1,0 +1,140 @@
+"""Blocks of rows that share a head's keys: the program of a matrix unit, whose operands have to be packed first.
+
+    for each run of blocks                               a work item, or some periods of one
+        Q of every block → tiles                         terms.pack_queries
+        for each period of keys that some block may see
+            K and V → tiles                              packs, once for all blocks, in the second-level cache
+            for each block
+                m = −inf, l = 0, O = 0, and its tiles    forward.Block.tiles
+                join the periods before                  state.join
+        for each block: output = O / l                   forward.Block.finish
+
+Every block has working memory of its own, so it finds its state as it left it. A period with numbers that are no
+sums of bfloat16 terms (see terms) makes l NaN: then `finish` does the rows again with care, without the unit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import packs
+from sightline.cpu.rows import Place, Rows, gather, place_of
+from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
+from sightline.plan import MATRIX_KEYS
+
+if TYPE_CHECKING:
+    from sightline.cpu.emit import Function
+    from sightline.cpu.forward import Block
+    from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer, Value, Variable
+
+NAN = float("nan")
+
+
+class Run:
+    """One run of blocks against the keys."""
+
+    def __init__(self, k: Kernel, block: Block) -> None:
+        self.k, self.block, self.packs = k, block, packs.Packs(k)
+
+    def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
+        """Everything for one work item."""
+        k = self.k
+        pieces = k.argument(f, a, "pieces") if k.key.split else f.value(1)
+        run, piece = item // pieces, item % pieces
+        size, blocks = k.argument(f, a, "run_blocks"), k.argument(f, a, "blocks")
+        place = place_of(k, f, a, run, "runs")
+        first = place.block * size
+        count = (blocks - first).min(size)
+        begin, end, unfit = (f.variable(f.value(start)) for start in (2**62, 0, 0))
+        with f.loop(0, count, name="block") as i:
+            here = self._of_block(w, i)
+            rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
+            self._set_up(f, a, here, rows, unfit)
+            begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
+        keys = [begin.value // k.key.period_keys * k.key.period_keys, end.value]
+        if k.key.split:
+            share = k.argument(f, a, "piece_keys")
+            keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
+        number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
+        with f.loop(*keys, k.key.period_keys, name="period") as corner:
+            wanted = (corner.max(begin.value), (corner + k.key.period_keys).min(end.value))
+            self._period(f, a, w, count, corner, wanted, unfit, number)
+        self._end(f, a, w, count, run, pieces, number)
+
+    def _of_block(self, w: Pointer, i: Value) -> Pointer:
+        return w + (i * self.k.workspace.bytes + run_offsets(self.k.key)["blocks"])
+
+    def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows, unfit: Variable) -> None:
+        """A block before its first key."""
+        k, scoring = self.k, self.block.scoring
+        rows.keep(k, w)
+        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as place:
+            (k.place(w, "nothing") + place).store(f.zeros(k.vec), k.vector_bytes)
+        scoring.load_queries(f, a, w, rows)
+        largest = scoring.load_tiles(f, w, rows)
+        if k.key.dtype == "float32":
+            unfit.value = unfit.value | packs.too_large(f, largest)
+        f.call(self.block.clear, w, rows.vectors)
+        if not k.key.split:
+            self.block.start(f, a, w, rows, careful=False)
+
+    def _period(
+        self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, wanted: tuple[Value, Value],
+        unfit: Variable, number: Value,
+    ) -> None:  # fmt: skip
+        """Pack what some block may see of the period's keys; every block's tiles of them."""
+        k, (first, end) = self.k, wanted
+        any_rows = Rows.kept(k, self._of_block(w, f.value(0)))
+        for name in ("key", "value"):
+            head = self.block.scoring.of_head(f, a, any_rows, name) + first * k.argument(f, a, f"{name}_row")
+            unfit.value = unfit.value | self.packs.period(f, a, w, name, head, end - first)
+        place = run_offsets(k.key)
+        def of_tile(key: Value) -> list[Pointer]:
+            group = (key - first) // MATRIX_KEYS
+            return [w + (group * size + place[name]) for name, size in pack_bytes(k.key).items()]
+
+        with f.loop(0, count, name="block") as i:
+            here = self._of_block(w, i)
+            rows = Rows.kept(k, here)
+            with f.when((rows.begin < end) & (rows.end > first)):
+                self.block.tiles(f, a, here, rows, corner, of_tile, careful=False)
+                with f.when(unfit.value != 0), f.loop(0, rows.vectors, name="rows") as g:
+                    k.table(here, "sum")[g] = f.value(NAN, k.vec)
+                if self.block.put_away is None:
+                    f.call(self.block.join[False], a, here, rows.vectors)
+                else:
+                    shelf = self._shelf(f, a, number + i, corner)
+                    f.call(self.block.put_away, here, rows.vectors, shelf)
+                    f.call(self.block.clear, here, rows.vectors)
+
+    def _shelf(self, f: Function, a: Pointer, block: Value, corner: Value) -> Pointer:
+        """Where a block's state of a period waits."""
+        k = self.k
+        shelf = k.address(a, "shelves") + block * k.argument(f, a, "shelf_bytes")
+        return shelf + corner // k.key.period_keys * k.argument(f, a, "state_bytes")
+
+    def _end(
+        self, f: Function, a: Pointer, w: Pointer, count: Value, run: Value, pieces: Value, number: Value
+    ) -> None:
+        """Out with the results; where periods were shared, by whom comes last."""
+        k, block = self.k, self.block
+        if block.take_out is None:
+            with f.loop(0, count, name="block") as i:
+                here = self._of_block(w, i)
+                rows = Rows.kept(k, here)
+                f.call(block.take_up, here, rows.vectors)
+                block.finish(f, a, here, rows)
+            return
+        done = (k.address(a, "finished") + run * 8).claim(1, "acq_rel")
+        with f.when(done == pieces - 1), f.loop(0, count, name="block") as i:
+            here = self._of_block(w, i)
+            rows = Rows.kept(k, here)
+            block.start(f, a, here, rows, careful=False)
+            with f.loop(rows.first_period(k), rows.end, k.key.period_keys, name="period") as corner:
+                f.call(block.take_out, here, rows.vectors, self._shelf(f, a, number + i, corner))
+                f.call(block.join[False], a, here, rows.vectors)
+            f.call(block.take_up, here, rows.vectors)
+            block.finish(f, a, here, rows)
+
+
