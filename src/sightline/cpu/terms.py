@@ -3,7 +3,7 @@
     x = x₀ + x₁ + x₂, each term the next 8 bits of x: three hold a float32, two a float16, one a bfloat16
     x·y = Σ xₐ·yᵦ over PRODUCTS: those that count, the smallest first; sums are float32's
 
-Cutting bits off is exact, so is subtracting what was cut off, and so is a product of two terms. With three terms
+What a term leaves over is exact, and so is a product of two terms. With three terms
 the error is that of float32 arithmetic (Henry, Tang and Heinecke, 2019, https://arxiv.org/abs/1904.06376).
 
 A term below 2⁻¹²⁶ counts as 0 (the unit's way), which says how small a number may be: TINY.
@@ -33,11 +33,15 @@ UPPER = -0x10000  # the half of a float32 that is a bfloat16
 TINY, HUGE = 2.0**-102, 2.0**80
 
 
-def split(x: Value, terms: int, *, exact: bool) -> list[Value]:
-    """The bits of each term, in the upper halves of 32; the lower halves say nothing. The last one is rounded."""
+def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Value]:
+    """The bits of each term, in the upper halves of 32; the lower halves say nothing.
+
+    `exact`: nothing is left over after the last one, else it is rounded. `nearest`: the others are rounded too, so
+    that the products which are left out are small, and of either sign.
+    """
     made = []
     for _ in range(terms - 1):
-        bits = x.bits()
+        bits = x.bits() + 0x8000 if nearest else x.bits()
         made.append(bits)
         x = x - (bits & UPPER).as_bits_of(x.kind)
     return [*made, x.bits() if exact else x.bits() + 0x8000]
@@ -110,6 +114,6 @@ def store_weights(k: Kernel, w: Pointer, vector: Value, key: Value, row: int, fi
     tile = tile_of(k, k.place(w, "weight_tiles"), key // MATRIX_KEYS, vector)
     place = tile + (key // 2 % half * k.vector_bytes + row * k.vector_bytes)
     exact = exact_in("float32", k.key.terms)
-    words = in_pairs(*(split(p, k.key.terms, exact=exact) for p in (first, second)))
+    words = in_pairs(*(split(p, k.key.terms, exact=exact, nearest=False) for p in (first, second)))
     for n, word in enumerate(words):
         (place + n * TILE_BYTES).store(word, k.vector_bytes)
