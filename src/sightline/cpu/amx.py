@@ -184,7 +184,7 @@ class _Late:
 
 
 def inner(k: Kernel, p: Product) -> Function:
-    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, −inf for those up to a multiple of MATRIX_KEYS; top[i]."""
+    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, −inf for those up to a multiple of MATRIX_KEYS; top[i] to see."""
     steps = -(-p.columns // MATRIX_KEYS)
     with k.module.function(p.name, *PARAMETERS) as f:
         w, keys, _, n, vectors, _, _ = f.arguments()
@@ -203,8 +203,9 @@ def inner(k: Kernel, p: Product) -> Function:
 
         _either_way(k, f, of, n, vectors, k.key.tile_keys // TILE_ROWS, steps)
         _beyond(k, f, w, p, n, vectors)
-        if p.top and not k.key.modified:
-            _largest(k, f, w, p, n, vectors)
+        if k.key.see and not k.key.modified:
+            with f.loop(0, vectors, name="rows") as g:
+                k.table(w, "top")[g] = largest_score(k, f, w, n, g)
     return f
 
 
@@ -267,16 +268,15 @@ def whole_tiles(n: Value) -> Value:
     return (n + (MATRIX_KEYS - 1)) // MATRIX_KEYS * MATRIX_KEYS
 
 
-def _largest(k: Kernel, f: Function, w: Pointer, p: Product, n: Value, vectors: Value) -> None:
-    """Each row's largest score."""
-    table, top, by = k.table(w, p.result), k.table(w, "top"), 8
-    with f.loop(0, vectors, name="rows") as g:
-        largest = [f.variable(f.value(NEGATIVE_INFINITY, k.vec)) for _ in range(2)]
-        with f.loop(0, whole_tiles(n), by, name="keys") as j:
-            for u in range(by):
-                most = largest[u % 2]
-                most.value = table[j + u, g].max(most.value)
-        top[g] = largest[0].value.max(largest[1].value)
+def largest_score(k: Kernel, f: Function, w: Pointer, n: Value, g: Value) -> Value:
+    """Each row's largest score in the tile."""
+    table, by = k.table(w, "scores"), 8
+    largest = [f.variable(f.value(NEGATIVE_INFINITY, k.vec)) for _ in range(2)]
+    with f.loop(0, whole_tiles(n), by, name="keys") as j:
+        for u in range(by):
+            most = largest[u % 2]
+            most.value = table[j + u, g].max(most.value)
+    return largest[0].value.max(largest[1].value)
 
 
 def _fade(k: Kernel, f: Function, w: Pointer, p: Product, vectors: Value) -> None:

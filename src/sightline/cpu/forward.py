@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, few, formats, softmax, state, statistics, tiles, transpose
+from sightline.cpu import amx, few, formats, patient, softmax, state, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.runs import Run
@@ -82,7 +82,10 @@ class Block:
         self.k = k
         self.scoring = Scoring(k)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired and key.stage_value else None
-        self.weights = {careful: softmax.weights(k, careful=careful) for careful in (False, True)}
+        self.weights = {
+            False: patient.weights(k) if key.terms else softmax.weights(k, careful=False),
+            True: softmax.weights(k, careful=True),
+        }
         next_keys = key.dim * formats.size(key.dtype)
         product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {

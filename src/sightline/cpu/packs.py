@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.terms import HUGE, TINY, exact_in, in_pairs, largest_lane, magnitude, split
+from sightline.cpu.tiles import fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
 from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, padded_bytes, pack_bytes, run_offsets
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer, Value
     from sightline.plan import KernelKey
+
+AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
+
 
 class Packs:
     """The functions that pack, and where in a run's working memory they pack to."""
@@ -53,6 +57,8 @@ class Packs:
         unfit = f.variable(f.value(0))
         with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
             here, place = rows + j * row, target + j // MATRIX_KEYS * size
+            with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n), name="soon") as soon:
+                fetch(rows + soon * row, columns * formats.size(k.key.dtype))
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
                 with directly:
                     unfit.value = unfit.value | f.call(self.pack[name, False], here, row, place)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import packs
 from sightline.cpu.rows import Place, Rows, gather, place_of
+from sightline.cpu.values import BOOL
 from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
 from sightline.plan import MATRIX_KEYS
 
@@ -53,14 +54,19 @@ class Run:
             self._set_up(f, a, here, rows, unfit)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
         keys = [begin.value // k.key.period_keys * k.key.period_keys, end.value]
+        several = f.value(1, BOOL) if k.key.sinks else keys[1] - keys[0] > k.key.period_keys
+        if not k.key.split:
+            with f.when(several), f.loop(0, count, name="block") as i:
+                here = self._of_block(w, i)
+                self.block.start(f, a, here, Rows.kept(k, here), careful=False)
         if k.key.split:
             share = k.argument(f, a, "piece_keys")
             keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
         number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
         with f.loop(*keys, k.key.period_keys, name="period") as corner:
             wanted = (corner.max(begin.value), (corner + k.key.period_keys).min(end.value))
-            self._period(f, a, w, count, corner, wanted, unfit, number)
-        self._end(f, a, w, count, run, pieces, number)
+            self._period(f, a, w, count, corner, wanted, unfit, (several, number))
+        self._end(f, a, w, count, (several, number), run, pieces)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
         return w + (i * self.k.workspace.bytes + run_offsets(self.k.key)["blocks"])
@@ -76,12 +82,10 @@ class Run:
         if k.key.dtype == "float32":
             unfit.value = unfit.value | packs.too_large(f, largest)
         f.call(self.block.clear, w, rows.vectors)
-        if not k.key.split:
-            self.block.start(f, a, w, rows, careful=False)
 
     def _period(
         self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, wanted: tuple[Value, Value],
-        unfit: Variable, number: Value,
+        unfit: Variable, kept: tuple[Value, Value],
     ) -> None:  # fmt: skip
         """Pack what some block may see of the period's keys; every block's tiles of them."""
         k, (first, end) = self.k, wanted
@@ -102,9 +106,10 @@ class Run:
                 with f.when(unfit.value != 0), f.loop(0, rows.vectors, name="rows") as g:
                     k.table(here, "sum")[g] = f.value(NAN, k.vec)
                 if self.block.put_away is None:
-                    f.call(self.block.join[False], a, here, rows.vectors)
+                    with f.when(kept[0]):
+                        f.call(self.block.join[False], a, here, rows.vectors)
                 else:
-                    shelf = self._shelf(f, a, number + i, corner)
+                    shelf = self._shelf(f, a, kept[1] + i, corner)
                     f.call(self.block.put_away, here, rows.vectors, shelf)
                     f.call(self.block.clear, here, rows.vectors)
 
@@ -115,7 +120,7 @@ class Run:
         return shelf + corner // k.key.period_keys * k.argument(f, a, "state_bytes")
 
     def _end(
-        self, f: Function, a: Pointer, w: Pointer, count: Value, run: Value, pieces: Value, number: Value
+        self, f: Function, a: Pointer, w: Pointer, count: Value, kept: tuple[Value, Value], run: Value, pieces: Value
     ) -> None:
         """Out with the results; where periods were shared, by whom comes last."""
         k, block = self.k, self.block
@@ -123,7 +128,8 @@ class Run:
             with f.loop(0, count, name="block") as i:
                 here = self._of_block(w, i)
                 rows = Rows.kept(k, here)
-                f.call(block.take_up, here, rows.vectors)
+                with f.when(kept[0]):
+                    f.call(block.take_up, here, rows.vectors)
                 block.finish(f, a, here, rows)
             return
         done = (k.address(a, "finished") + run * 8).claim(1, "acq_rel")
@@ -132,7 +138,7 @@ class Run:
             rows = Rows.kept(k, here)
             block.start(f, a, here, rows, careful=False)
             with f.loop(rows.first_period(k), rows.end, k.key.period_keys, name="period") as corner:
-                f.call(block.take_out, here, rows.vectors, self._shelf(f, a, number + i, corner))
+                f.call(block.take_out, here, rows.vectors, self._shelf(f, a, kept[1] + i, corner))
                 f.call(block.join[False], a, here, rows.vectors)
             f.call(block.take_up, here, rows.vectors)
             block.finish(f, a, here, rows)

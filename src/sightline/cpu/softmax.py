@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, statistics, terms
+from sightline.cpu import statistics
 from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 
@@ -30,8 +30,6 @@ LEAST_WEIGHT = {4: 2.0**-126, 8: 2.0**-1022}
 UNSEEN = -0.0
 # … and values shrink by this: a sum of large ones must not overflow before it is divided.
 SHRINK = 2.0**-24
-# On a matrix unit O is best left alone: m rises only when a row's scores have climbed so far above it (in powers of two).
-PATIENCE = 8.0
 LOWEST = {4: -3.4028234663852886e38, 8: -1.7976931348623157e308}
 
 
@@ -51,10 +49,7 @@ def weights(k: Kernel, *, careful: bool) -> Function:
             if not careful:  # −inf is kept for rows that have seen nothing
                 scaled = (largest * c).max(LOWEST[k.element_bytes])
                 largest = (largest == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, scaled)
-            if k.key.terms and not careful:
-                m = (largest > m_old + PATIENCE).where(largest, m_old)
-            else:
-                m = largest.max(m_old)
+            m = largest.max(m_old)
             # A row that has seen nothing yet has m = −inf: subtract 0 instead, −inf − (−inf) is NaN.
             shift = (m == NEGATIVE_INFINITY).where(0.0, m)
             climbed = (m_old - shift) * c if careful else m_old - shift
@@ -77,26 +72,21 @@ def _each_key(
 ) -> None:  # fmt: skip
     """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
     (first, n), table, minus_m = keys, k.table(w, "scores"), -m
-    in_terms = k.key.terms > 0 and not careful
-    if not in_terms:
-        for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
-            table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
+    for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
+        table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 
     def weight(s: Value, chain: int, key: Value) -> Value:
         x = (s - m) * c if careful else s.fma(c, minus_m)
-        p = exp2(x, terms=k.key.terms if in_terms else 0)
+        p = exp2(x)
         if careful:
             p = at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
         sums[chain].value = sums[chain].value + p
         seen.add(chain, p, x, key)
         return p
 
-    with f.loop(0, amx.whole_tiles(n) if in_terms else n, UNROLL, name="keys") as j:
+    with f.loop(0, n, UNROLL, name="keys") as j:
         p = [weight(table[j + u, g], u, first + j + u) for u in range(UNROLL)]
-        if in_terms:
-            for u in range(0, UNROLL, 2):
-                terms.store_weights(k, w, g, j, u // 2, p[u], p[u + 1])
-        elif k.key.paired and not careful:
+        if k.key.paired and not careful:
             for u in range(0, UNROLL, 2):
                 table[j // 2 + u // 2, g] = _pair(k, p[u], p[u + 1])
         else:

@@ -80,17 +80,24 @@ class Tile:
             away = self.k.table(self.w, "position")[self.g] - key.to(self.k.compute).splat(self.k.lanes)
             self.reach[chain].value = p.fma(away.magnitude(), self.reach[chain].value)
 
-    def end(self, tile_sum: Value) -> None:
-        """The tile's sums join the row's."""
+    def totals(self) -> dict[str, Value]:
+        """The tile's sums."""
+        made = {}
         for part, chains in (("heat", self.heat), ("reach", self.reach)):
             if chains:
-                table, total = self.k.table(self.w, part), chains[0].value
+                made[part] = chains[0].value
                 for other in chains[1:]:
-                    total = total + other.value
-                table[self.g] = table[self.g] + total
-        if self.heat:
-            mass = self.k.table(self.w, "mass")
-            mass[self.g] = mass[self.g] + tile_sum
+                    made[part] = made[part] + other.value
+        return made
+
+    def end(self, tile_sum: Value, totals: dict[str, Value] | None = None) -> None:
+        """The tile's sums, these or those `totals`, join the row's."""
+        totals = self.totals() if totals is None else totals
+        if "heat" in totals:
+            totals |= {"mass": tile_sum}
+        for part, total in totals.items():
+            table = self.k.table(self.w, part)
+            table[self.g] = table[self.g] + total
 
 
 def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, careful: bool) -> None:

@@ -109,7 +109,7 @@ def largest_lane(k: Kernel, f: Function, x: Value) -> Value:
 
 
 def store_weights(k: Kernel, w: Pointer, vector: Value, key: Value, row: int, first: Value, second: Value) -> None:
-    """Two keys' weights in terms: those after `key`, a multiple of 4, as so many rows further on in its tile."""
+    """Two keys' weights in terms: those after `key`, a multiple of 8, as so many rows further on in its tile."""
     half = MATRIX_KEYS // 2
     tile = tile_of(k, k.place(w, "weight_tiles"), key // MATRIX_KEYS, vector)
     place = tile + (key // 2 % half * k.vector_bytes + row * k.vector_bytes)

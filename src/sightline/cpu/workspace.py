@@ -52,6 +52,7 @@ class Workspace:
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
     | nothing | a tile of zeros | row × row |
     | query_tiles, weight_tiles | Qᵀ and Pᵀ in terms of bfloat16, as a matrix unit reads them | tile |
+    | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
     | rows | what is known of all the rows together | 8 |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
@@ -107,6 +108,8 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
         "nothing": TILE_BYTES,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
+        "tile_sum": key.row_bytes,
+        **dict.fromkeys(("tile_heat", "tile_reach"), key.row_bytes if key.see else 0),
     }
 
 
