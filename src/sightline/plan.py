@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
 MATRIX_ROWS = 32  # queries of a block on a matrix unit: two tiles wide
 MATRIX_KEYS = 32  # keys that one of its instructions sums over
+MATRIX_GROUP = 256  # keys whose weights wait, as one term, to be multiplied by values all together
 MATRIX_FEW = 8  # with fewer queries most of a tile would be empty
 MOST_SHARING = 16  # blocks that share what was packed of the keys
 SHARED_ITEMS = 32  # … if there remain so many work items
@@ -91,6 +92,13 @@ class KernelKey:
     def row_bytes(self) -> int:
         """One key's scores against a block of queries."""
         return self.block_rows * self.element_bytes
+
+    @property
+    def group_keys(self) -> int:
+        """Keys whose weights wait to be multiplied by values together, on a matrix unit: whole tiles."""
+        # A mask may leave a tile out, and what waits has no gaps.
+        most = self.tile_keys if self.mask else MATRIX_GROUP // self.terms
+        return max(1, most // self.tile_keys) * self.tile_keys
 
     @property
     def copies_with_care(self) -> bool:

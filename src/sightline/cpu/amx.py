@@ -1,11 +1,9 @@
 """The matrix products on Intel's matrix unit (AMX), in tiles of 16 × 16 sums of 32 products, behind tiles' interface.
 
     inner    Sᵀ = K·Qᵀ             a tile: 16 keys × 16 queries, summed over the columns 32 at a time
-    outer    Oᵀ = Oᵀ·fade + Vᵀ·Pᵀ  a tile: 16 columns × 16 queries, summed over the keys 32 at a time
+    outer    Oᵀ = Oᵀ + Vᵀ·Pᵀ       a tile: 16 columns × 16 queries, summed over the keys 32 at a time
 
-The left factor comes from `packs`, the right one from `terms`: all of it lies as the unit reads it. The weights'
-maximum is kept until a row climbs far above it (see softmax), so `fade` is 1 nearly always and O is not touched by
-vectors at all.
+The left factor comes from `packs`, the right one from `terms`: all of it lies as the unit reads it.
 
 What decides about speed here was measured (benchmarks/NOTES.md): a tile's sums are begun by loading zeros, because
 zeroing a register costs ten cycles; they are finished one tile after another, because four stores in a row keep
@@ -105,7 +103,7 @@ def _strip(f: Function, s: _Strip, terms: int, tiles: int | None, depth: int | N
             for g in range(s.vectors):
                 _load(f, 4 + d * s.vectors + g, s.right(f.value(d), g))
     for x in _counted(f, s.tiles, tiles):
-        if terms > 1 or depth is None:
+        if terms > 1 or depth is None or depth > 4:
             _by_terms(f, s, x, terms, depth, late)
         else:
             _one_term(f, s, x, depth, late, right_stays=right_stays)
@@ -116,8 +114,8 @@ def _strip(f: Function, s: _Strip, terms: int, tiles: int | None, depth: int | N
 
 def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, right_stays: bool) -> None:
     """A row of tiles. Up to four tiles of one factor stay in registers, the other's come one at a time."""
-    left_stays = not right_stays and depth <= 4
-    ahead = range(depth) if left_stays or (right_stays and depth <= 2) else range(0)
+    left_stays = not right_stays
+    ahead = range(depth) if left_stays or depth <= 2 else range(0)
     place = 4 if left_stays else 2
     for d in ahead:
         _load(f, place + d, s.left(x, f.value(d)))
@@ -127,7 +125,7 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
         for d in range(depth):
             left, right = place + d if ahead else 3, 4 + d * s.vectors + g
             if not right_stays:
-                right = 2 + d % 2 if left_stays else 4
+                right = 2 + d % 2
                 _load(f, right, s.right(f.value(d), g))
             if not ahead:
                 _load(f, left, s.left(x, f.value(d)))
@@ -201,7 +199,7 @@ def inner(k: Kernel, p: Product) -> Function:
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n, vectors, k.key.tile_keys // TILE_ROWS, steps)
+        _either_way(k, f, of, (n == k.key.tile_keys), vectors, k.key.tile_keys // TILE_ROWS, steps)
         _beyond(k, f, w, p, n, vectors)
         if k.key.see and not k.key.modified:
             with f.loop(0, vectors, name="rows") as g:
@@ -210,12 +208,11 @@ def inner(k: Kernel, p: Product) -> Function:
 
 
 def outer(k: Kernel, p: Product) -> Function:
-    """O[d, i] = O[d, i]·fade[i] + Σ_j V[j, d]·P[j, i] over keys j < n."""
+    """O[d, i] = O[d, i] + Σ_j V[j, d]·P[j, i] over the n keys that wait."""
     tiles = -(-p.columns // TILE_ROWS)
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, _, n, vectors, _, _ = f.arguments()
         output = k.place(w, p.result)
-        _fade(k, f, w, p, vectors)
 
         def of(vectors: int) -> _Strip:
             return _Strip(
@@ -228,7 +225,7 @@ def outer(k: Kernel, p: Product) -> Function:
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n, vectors, tiles, k.key.tile_keys // MATRIX_KEYS)
+        _either_way(k, f, of, n == k.key.group_keys, vectors, tiles, k.key.group_keys // MATRIX_KEYS)
     return f
 
 
@@ -238,12 +235,12 @@ def _tile_at(k: Kernel, table: Pointer, x: Value, g: int) -> tuple[Pointer, int]
 
 
 def _either_way(
-    k: Kernel, f: Function, of: Callable[[int], _Strip], n: Value, vectors: Value, tiles: int, depth: int
+    k: Kernel, f: Function, of: Callable[[int], _Strip], full: Value, vectors: Value, tiles: int, depth: int
 ) -> None:
     """Whole tiles of keys with everything written out, if that is not too long; what is left over in loops."""
     terms = k.key.terms
     length = tiles * VECTORS * depth * (len(PRODUCTS[terms]) + terms)
-    with f.either((n == k.key.tile_keys) & (vectors == VECTORS)) as (whole, part):
+    with f.either(full & (vectors == VECTORS)) as (whole, part):
         with whole:
             if length <= MOST_UNROLLED * terms:
                 _strip(f, of(VECTORS), terms, tiles, depth)
@@ -277,14 +274,3 @@ def largest_score(k: Kernel, f: Function, w: Pointer, n: Value, g: Value) -> Val
             most = largest[u % 2]
             most.value = table[j + u, g].max(most.value)
     return largest[0].value.max(largest[1].value)
-
-
-def _fade(k: Kernel, f: Function, w: Pointer, p: Product, vectors: Value) -> None:
-    """O = O·fade, where some row's maximum has risen."""
-    output, fade = k.table(w, p.result), k.table(w, "fade")
-    with f.loop(0, vectors, name="rows") as g:
-        faded = fade[g]
-        with f.when((faded != 1.0).any()), f.loop(0, p.columns, name="dim") as d:
-            output[d, g] = output[d, g] * faded
-
-

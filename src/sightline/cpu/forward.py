@@ -68,7 +68,7 @@ def _on_matrix_unit(k: Kernel, items: Function) -> None:
     """The entry, with the unit's registers set up for as long as it works."""
     with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
         a, w = f.arguments()
-        amx.configure(f, w + run_offsets(k.key)["config"])
+        amx.configure(f, w + run_offsets(k.key, k.isa)["config"])
         more = f.call(items, a, w)
         amx.release(f)
         f.give(more)
@@ -83,7 +83,7 @@ class Block:
         self.scoring = Scoring(k)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired and key.stage_value else None
         self.weights = {
-            False: patient.weights(k) if key.terms else softmax.weights(k, careful=False),
+            False: softmax.weights(k, careful=False) if not key.terms else None,
             True: softmax.weights(k, careful=True),
         }
         next_keys = key.dim * formats.size(key.dtype)
@@ -92,6 +92,7 @@ class Block:
             False: (amx if key.terms else few if key.few else tiles).outer(k, product),
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
+        self.waiting = patient.Waiting(k, self.accumulate[False]) if key.terms else None
         self.turn = few.turn(k) if key.few else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output")
         self.clear, self.clear_kept = (state.clear(k, kept=kept) for kept in ("", "kept_"))
@@ -222,6 +223,10 @@ class Block:
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
             soon = values, value_row
             self.scoring.scores(f, a, w, (keys, first, n), vectors, full, soon, careful=careful)
+            if self.waiting is not None and not careful:
+                self.waiting.take(f, a, w, (values, first, n), vectors)
+                f.give(1)
+                return f
             f.call(self.weights[careful], a, w, first, n, vectors)
             copy = self._copied(careful=careful)
             packed, row = self.scoring.packed(f, a, w, "value", values, n, copy)

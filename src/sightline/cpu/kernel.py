@@ -8,7 +8,7 @@ from sightline.cpu import formats
 from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
 from sightline.cpu.values import BFLOAT, DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
-from sightline.cpu.workspace import Workspace
+from sightline.cpu.workspace import ROW_NUMBERS, Workspace
 from sightline.plan import register_tile
 
 if TYPE_CHECKING:
@@ -73,7 +73,13 @@ class Kernel:
 
     def place(self, workspace: Pointer, part: str) -> Pointer:
         """Where a part of the working memory lies."""
+        if part in self.workspace.shared:
+            workspace = self.shared(workspace).follow()
         return workspace + self.workspace.offset(part)
+
+    def shared(self, workspace: Pointer) -> Pointer:
+        """The place that says where the parts begin that a block shares with others."""
+        return workspace + (self.workspace.offset("rows") + 8 * (ROW_NUMBERS - 1))
 
     def in_words(self, workspace: Pointer, part: str) -> Pointer:
         """Where the products find a part that has a second form, in pairs of bfloat16."""

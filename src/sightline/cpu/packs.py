@@ -49,9 +49,9 @@ class Packs:
     ) -> Value:
         """Pack `n` keys or values. Gives 1 if some are too large or too small for terms, else 0."""
         k, columns = self.k, _columns(self.k.key)[name]
-        target, size = w + run_offsets(k.key)[name], pack_bytes(k.key)[name]
+        target, size = w + run_offsets(k.key, k.isa)[name], pack_bytes(k.key)[name]
         step, row = (k.argument(f, a, f"{name}_{part}") for part in ("step", "row"))
-        waiting = w + run_offsets(k.key)["waiting"]
+        waiting = w + run_offsets(k.key, k.isa)["waiting"]
         width = MATRIX_KEYS if name == "key" else TILE_ROWS
         whole = (step == formats.size(k.key.dtype)) & (columns % width == 0)
         unfit = f.variable(f.value(0))

@@ -1,10 +1,13 @@
-"""The online softmax before a matrix unit: O lies in tiles, so a row's maximum is left alone as long as it will do.
+"""The online softmax before a matrix unit: O lies in tiles, so it is touched as seldom as can be.
 
     p = 2^(S·c − m)  with m as it was; Σ p of the tile is needed anyway, and tells
-    if Σ p > LIMIT (or NaN, or nothing was seen before): m = the tile's largest, fade = 2^(m_old − m), p once more
+    if Σ p > LIMIT (or NaN, or nothing was seen before): what waits is multiplied by its values, m = the tile's
+        largest, O = O·2^(m_old − m), and p once more
+    p waits until there are `group_keys` of them: then O = O + P·V
 
-So no score is looked at twice, and O hardly ever fades. What a row decides depends on its own scores alone, and p may be
-as large as LIMIT: nothing but l and O, both summed from it, takes notice of m.
+So no score is looked at twice, O hardly ever fades, and its tiles are loaded and stored once for several tiles of keys.
+What a row decides depends on its own scores alone, a sum takes the keys in the same order whenever they stop waiting,
+and p may be as large as LIMIT: nothing but l and O, both summed from it, takes notice of m.
 """
 
 from __future__ import annotations
@@ -13,47 +16,129 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, statistics, terms
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY
+from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
+from sightline.cpu.workspace import TILE_BYTES
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
-    from sightline.cpu.values import Value
+    from sightline.cpu.values import Pointer, Value
 
 LIMIT = 2.0**16
 TOGETHER = 2 * UNROLL  # keys at a time
 
 
-def weights(k: Kernel) -> Function:
-    """P in terms; m, l and fade brought up to date.
+class Waiting:
+    """Weights that wait, and the functions that make them and multiply them."""
+
+    def __init__(self, k: Kernel, accumulate: Function) -> None:
+        self.k, self.accumulate = k, accumulate
+        self.flush = self._flush()
+        self.weights = _weights(k, self.flush)
+
+    def begin(self, f: Function, w: Pointer) -> None:
+        """Nothing waits; the tile of zeros is zero."""
+        k = self.k
+        self._keys(w).store(f.value(0), 8)
+        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as place:
+            (k.place(w, "nothing") + place).store(f.zeros(k.vec), k.vector_bytes)
+
+    def take(
+        self, f: Function, a: Pointer, w: Pointer, tile: tuple[Pointer, Value, Value], vectors: Value
+    ) -> None:
+        """A tile's weights; once there are enough, O = O + P·V. Tile: its values, first key, keys."""
+        values, first, n = tile
+        f.call(self.weights, a, w, first, n, vectors)
+        waiting = self._keys(w).load(INT, 8)
+        with f.when(waiting == 0):
+            (self._keys(w) + 8).store(values.address(), 8)
+        self._keys(w).store(waiting + n, 8)
+        with f.when(waiting + n >= self.k.key.group_keys):
+            f.call(self.flush, w, vectors)
+
+    def end(self, f: Function, w: Pointer, vectors: Value) -> None:
+        """What still waits."""
+        f.call(self.flush, w, vectors)
+
+    def _keys(self, w: Pointer) -> Pointer:
+        return self.k.place(w, "waiting")
+
+    def _flush(self) -> Function:
+        """O = O + P·V of what waits. Parameters: workspace, vectors of rows."""
+        with self.k.module.function("flush", ADDRESS, INT) as f:
+            w, vectors = f.arguments()
+            n = self._keys(w).load(INT, 8)
+            with f.when(n > 0):
+                values = (self._keys(w) + 8).follow()
+                f.call(self.accumulate, w, values, f.value(0), n, vectors, values, f.value(0))
+                self._keys(w).store(f.value(0), 8)
+        return f
+
+
+def _weights(k: Kernel, flush: Function) -> Function:
+    """P in terms, behind those that wait; m, l and, where m rises, O brought up to date.
 
     Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
     """
-    attempt = _attempt(k)
+    attempt, rise = _attempt(k), _rise(k)
     with k.module.function("weights", ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, vectors = f.arguments()
         high, total, tile_sum, fade = (k.table(w, part) for part in ("high", "sum", "tile_sum", "fade"))
+        misfit = f.variable(f.value(0, BOOL))
         with f.loop(0, vectors, name="rows") as g:
-            m_old = high[g]
-            climbed, faded = f.variable(f.zeros(k.vec)), f.variable(f.value(1.0, k.vec))
             f.call(attempt, a, w, first, n, g)
-            fits = (tile_sum[g] <= LIMIT) & (m_old > NEGATIVE_INFINITY)
-            with f.when((~fits).any()):
-                largest = amx.largest_score(k, f, w, n, g)
-                scaled = (largest * k.number(a, "exponent")).max(LOWEST[k.element_bytes])
-                scaled = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled).max(m_old)
-                m = fits.where(m_old, scaled)
-                high[g] = m
-                climbed.value = m_old - seen_nothing(m).where(0.0, m)
-                faded.value = fits.where(1.0, exp2(climbed.value))
+            misfit.value = misfit.value | (~_fits(k, w, g)).any()
+        with f.when(misfit.value):
+            f.call(flush, w, vectors)
+            with f.loop(0, vectors, name="rows") as g:
+                f.call(rise, a, w, n, g)
                 f.call(attempt, a, w, first, n, g)
-            fade[g] = faded.value
-            total[g] = total[g].fma(faded.value, tile_sum[g])
-            seen = statistics.Tile(k, f, w, g, UNROLL)
+        with f.loop(0, vectors, name="rows") as g:
+            with f.either(misfit.value) as (risen, same):
+                with risen:
+                    total[g] = total[g].fma(fade[g], tile_sum[g])
+                with same:
+                    total[g] = total[g] + tile_sum[g]
             if k.key.see:
-                seen.rise(k.table(w, "top")[g], climbed.value, faded.value)
-                seen.end(tile_sum[g], {part: k.table(w, f"tile_{part}")[g] for part in seen.totals()})
+                _see(k, f, w, g, misfit.value)
+    return f
+
+
+def _fits(k: Kernel, w: Pointer, g: Value) -> Value:
+    """Rows whose maximum may stay as it is."""
+    return (k.table(w, "tile_sum")[g] <= LIMIT) & (k.table(w, "high")[g] > NEGATIVE_INFINITY)
+
+
+def _see(k: Kernel, f: Function, w: Pointer, g: Value, misfit: Value) -> None:
+    """Statistics take part in what happened; `climbed` is where the row's maximum climbed from."""
+    faded = misfit.where(k.table(w, "fade")[g], f.value(1.0, k.vec))
+    climbed = misfit.where(k.table(w, "climbed")[g], f.zeros(k.vec))
+    seen = statistics.Tile(k, f, w, g, UNROLL)
+    seen.rise(k.table(w, "top")[g], climbed, faded)
+    seen.end(k.table(w, "tile_sum")[g], {part: k.table(w, f"tile_{part}")[g] for part in seen.totals()})
+
+
+def _rise(k: Kernel) -> Function:
+    """M = the tile's largest score, of rows that do not fit; fade = 2^(m_old − m), O = O·fade.
+
+    Parameters: arguments, workspace, keys of the tile, vector of rows.
+    """
+    with k.module.function("rise", ADDRESS, ADDRESS, INT, INT) as f:
+        a, w, n, g = f.arguments()
+        high, fade, output = (k.table(w, part) for part in ("high", "fade", "output"))
+        m_old, fits = high[g], _fits(k, w, g)
+        largest = amx.largest_score(k, f, w, n, g)
+        scaled = (largest * k.number(a, "exponent")).max(LOWEST[k.element_bytes])
+        scaled = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled).max(m_old)
+        m = fits.where(m_old, scaled)
+        climbed = m_old - seen_nothing(m).where(0.0, m)
+        faded = fits.where(1.0, exp2(climbed))
+        high[g], fade[g] = m, faded
+        if k.key.see:
+            k.table(w, "climbed")[g] = climbed
+        with f.when((m_old > NEGATIVE_INFINITY).any()), f.loop(0, k.key.value_dim, name="dim") as d:
+            output[d, g] = output[d, g] * faded
     return f
 
 
@@ -69,6 +154,7 @@ def _attempt(k: Kernel) -> Function:
         minus_m = -seen_nothing(m).where(0.0, m)
         seen = statistics.Tile(k, f, w, g, UNROLL)
         sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
+        tiles, waiting = k.place(w, "weight_tiles"), k.place(w, "waiting").load(INT, 8)
 
         def weight(j: Value, u: int) -> Value:
             x = scores[j + u, g].fma(c, minus_m)
@@ -78,8 +164,9 @@ def _attempt(k: Kernel) -> Function:
             return p
 
         with f.loop(0, amx.whole_tiles(n), TOGETHER, name="keys") as j:
+            place = terms.pair_of(k, tiles, waiting + j, g)
             for u in range(0, TOGETHER, 2):
-                terms.store_weights(k, w, g, j, u // 2, weight(j, u), weight(j, u + 1))
+                terms.store_pair(k, place + u // 2 * k.vector_bytes, weight(j, u), weight(j, u + 1))
         k.table(w, "tile_sum")[g] = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
         for part, total in seen.totals().items():
             k.table(w, f"tile_{part}")[g] = total

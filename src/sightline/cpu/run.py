@@ -92,7 +92,7 @@ class Prepared:
         self._kernel, workspace = _loaded(plan)
         self._workspace_bytes = workspace * (plan.run_blocks if plan.kernel.terms else 1) + scratch
         if plan.kernel.terms:
-            self._workspace_bytes += run_offsets(plan.kernel)["blocks"]
+            self._workspace_bytes += run_offsets(plan.kernel, plan.isa)["blocks"]
         specs = _specs(plan, out)
         self._template = template(plan, specs)
         self._lists = _lists(plan)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sightline.cpu import packs
 from sightline.cpu.rows import Place, Rows, gather, place_of
 from sightline.cpu.values import BOOL
-from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
+from sightline.cpu.workspace import pack_bytes, run_offsets
 from sightline.plan import MATRIX_KEYS
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Run:
         begin, end, unfit = (f.variable(f.value(start)) for start in (2**62, 0, 0))
         with f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
+            k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
             rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
             self._set_up(f, a, here, rows, unfit)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
@@ -69,14 +70,13 @@ class Run:
         self._end(f, a, w, count, (several, number), run, pieces)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
-        return w + (i * self.k.workspace.bytes + run_offsets(self.k.key)["blocks"])
+        return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
 
     def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows, unfit: Variable) -> None:
         """A block before its first key."""
         k, scoring = self.k, self.block.scoring
         rows.keep(k, w)
-        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as place:
-            (k.place(w, "nothing") + place).store(f.zeros(k.vec), k.vector_bytes)
+        self.block.waiting.begin(f, w)
         scoring.load_queries(f, a, w, rows)
         largest = scoring.load_tiles(f, w, rows)
         if k.key.dtype == "float32":
@@ -93,7 +93,7 @@ class Run:
         for name in ("key", "value"):
             head = self.block.scoring.of_head(f, a, any_rows, name) + first * k.argument(f, a, f"{name}_row")
             unfit.value = unfit.value | self.packs.period(f, a, w, name, head, end - first)
-        place = run_offsets(k.key)
+        place = run_offsets(k.key, k.isa)
         def of_tile(key: Value) -> list[Pointer]:
             group = (key - first) // MATRIX_KEYS
             return [w + (group * size + place[name]) for name, size in pack_bytes(k.key).items()]
@@ -103,6 +103,7 @@ class Run:
             rows = Rows.kept(k, here)
             with f.when((rows.begin < end) & (rows.end > first)):
                 self.block.tiles(f, a, here, rows, corner, of_tile, careful=False)
+                self.block.waiting.end(f, here, rows.vectors)
                 with f.when(unfit.value != 0), f.loop(0, rows.vectors, name="rows") as g:
                     k.table(here, "sum")[g] = f.value(NAN, k.vec)
                 if self.block.put_away is None:

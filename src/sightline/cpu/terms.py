@@ -108,11 +108,14 @@ def largest_lane(k: Kernel, f: Function, x: Value) -> Value:
     return most
 
 
-def store_weights(k: Kernel, w: Pointer, vector: Value, key: Value, row: int, first: Value, second: Value) -> None:
-    """Two keys' weights in terms: those after `key`, a multiple of 8, as so many rows further on in its tile."""
-    half = MATRIX_KEYS // 2
-    tile = tile_of(k, k.place(w, "weight_tiles"), key // MATRIX_KEYS, vector)
-    place = tile + (key // 2 % half * k.vector_bytes + row * k.vector_bytes)
+def pair_of(k: Kernel, tiles: Pointer, key: Value, vector: Value) -> Pointer:
+    """Where the weights of keys `key`, which is even, and the next one lie in a part that holds Pᵀ."""
+    row = key // 2 % (MATRIX_KEYS // 2)
+    return tile_of(k, tiles, key // MATRIX_KEYS, vector) + row * k.vector_bytes
+
+
+def store_pair(k: Kernel, place: Pointer, first: Value, second: Value) -> None:
+    """Two keys' weights in terms."""
     exact = exact_in("float32", k.key.terms)
     words = in_pairs(*(split(p, k.key.terms, exact=exact, nearest=False) for p in (first, second)))
     for n, word in enumerate(words):

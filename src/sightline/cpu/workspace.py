@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
+# What blocks of a run, which take turns, need not have for themselves.
+SHARED = frozenset(
+    ("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "top", "fade", "output_rows")
+    + ("tile_sum", "tile_heat", "tile_reach", "climbed", "waiting")
+)
 FLOAT_BYTES = 4
 TILE_ROWS = 16
 TILE_BYTES = 1024  # of a matrix unit's registers: 16 rows of 64 bytes
@@ -52,8 +57,10 @@ class Workspace:
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
     | nothing | a tile of zeros | row × row |
     | query_tiles, weight_tiles | Qᵀ and Pᵀ in terms of bfloat16, as a matrix unit reads them | tile |
+    | climbed | m_old − m, where it rises | row |
     | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
-    | rows | what is known of all the rows together | 8 |
+    | rows | what is known of all the rows together, and where the parts begin that blocks share | 8 |
+    | waiting | keys whose weights wait, and the address of their values | 2 |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
 
@@ -87,29 +94,38 @@ class Workspace:
             **(_of_gradients(key, lanes, tile) if key.gradients else {}),
             **(_of_tiles(key) if key.terms else {}),
         }
-        self._offsets: dict[str, int] = {}
-        self.bytes = 0
-        for name, size in parts.items():
-            self._offsets[name] = self.bytes
-            self.bytes += -(-size // 64) * 64
-            # Buffers a multiple of 4096 bytes apart would make loads of one wait for stores to the other.
-            self.bytes += 64 if size > 4096 else 0
+        self.shared = SHARED & parts.keys() if key.terms else frozenset[str]()
+        own = {name: size for name, size in parts.items() if name not in self.shared}
+        together = {name: parts[name] for name in parts if name in self.shared}
+        (own_places, self.bytes), (places, self.shared_bytes) = _laid_out(own), _laid_out(together)
+        self._offsets = own_places | places
 
     def offset(self, part: str) -> int:
-        """Bytes from the workspace's start."""
+        """Bytes from the workspace's start, or from where the parts that blocks share begin."""
         return self._offsets[part]
+
+
+def _laid_out(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Parts one after another: bytes to each, and in all."""
+    places, end = {}, 0
+    for name, size in sizes.items():
+        places[name] = end
+        # Buffers a multiple of 4096 bytes apart would make loads of one wait for stores to the other.
+        end += -(-size // 64) * 64 + (64 if size > 4096 else 0)
+    return places, end
 
 
 def _of_tiles(key: KernelKey) -> dict[str, int]:
     """What products on a matrix unit need beside."""
     vectors = key.block_rows // 16
-    steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), "weight_tiles": -(-key.tile_keys // MATRIX_KEYS)}
+    steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), "weight_tiles": key.group_keys // MATRIX_KEYS}
     return {
         "nothing": TILE_BYTES,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
+        "waiting": 16,
         "tile_sum": key.row_bytes,
-        **dict.fromkeys(("tile_heat", "tile_reach"), key.row_bytes if key.see else 0),
+        **dict.fromkeys(("tile_heat", "tile_reach", "climbed"), key.row_bytes if key.see else 0),
     }
 
 
@@ -152,16 +168,14 @@ def pack_bytes(key: KernelKey) -> dict[str, int]:
     return {name: count * key.terms * TILE_BYTES for name, count in tiles.items()}
 
 
-def run_offsets(key: KernelKey) -> dict[str, int]:
+def run_offsets(key: KernelKey, isa: Isa) -> dict[str, int]:
     """Bytes from the start of a run's working memory: to its parts, and to its blocks' at `blocks`."""
     groups = key.period_keys // MATRIX_KEYS
     parts = {
         "config": 64,
         "waiting": MATRIX_KEYS * padded_bytes(max(key.dim, key.value_dim)),
         **{name: groups * size for name, size in pack_bytes(key).items()},
+        "shared": Workspace(key, isa).shared_bytes,
     }
-    made, place = {}, 0
-    for name, size in parts.items():
-        made[name] = place
-        place += size + (64 if size > 4096 else 0)
-    return made | {"blocks": place}
+    places, end = _laid_out(parts)
+    return places | {"blocks": end}
