@@ -209,14 +209,14 @@ def inner(k: Kernel, p: Product) -> Function:
 
 def outer(k: Kernel, p: Product) -> Function:
     """O[d, i] = O[d, i] + Σ_j V[j, d]·P[j, i] over the n keys that wait."""
-    tiles = -(-p.columns // TILE_ROWS)
+    tiles, steps = -(-p.columns // TILE_ROWS), k.key.group_keys // MATRIX_KEYS
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, _, n, vectors, _, _ = f.arguments()
         output = k.place(w, p.result)
 
         def of(vectors: int) -> _Strip:
             return _Strip(
-                left=lambda x, d: values + (d * tiles + x) * (k.key.terms * TILE_BYTES),
+                left=lambda x, d: values + (x * steps + d) * (k.key.terms * TILE_BYTES),
                 right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, g),
                 start=lambda x, g: _tile_at(k, output, x, g),
                 result=lambda x, g: _tile_at(k, output, x, g),
@@ -225,7 +225,7 @@ def outer(k: Kernel, p: Product) -> Function:
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n == k.key.group_keys, vectors, tiles, k.key.group_keys // MATRIX_KEYS)
+        _either_way(k, f, of, n == k.key.group_keys, vectors, tiles, steps)
     return f
 
 

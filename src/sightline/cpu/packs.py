@@ -1,9 +1,9 @@
 """A period of keys and values as a matrix unit reads them: packed once for a run of blocks, near in the cache.
 
     keys     [16 keys, 32 columns, term]     a tile's row: one key's 32 numbers
-    values   [32 keys, 16 columns, term]     a tile's row: one column's numbers of 32 keys, so Vᵀ
+    values   [group of keys, 16 columns, 32 keys, term]     a tile's row: one column's numbers of 32 keys, so Vᵀ
 
-each a tile of TILE_BYTES. What is missing at the end of a row or of the keys is 0. Where rows are strided, or do not
+each a tile of TILE_BYTES, in the order in which they are multiplied. What is missing at the end of a row or of the keys is 0. Where rows are strided, or do not
 fill their tiles, 32 keys at a time pass through a place where they lie side by side, widened to float32.
 """
 
@@ -45,18 +45,17 @@ class Packs:
         }
 
     def period(
-        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value
+        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, first: Value
     ) -> Value:
-        """Pack `n` keys or values. Gives 1 if some are too large or too small for terms, else 0."""
+        """Pack `n` keys or values, of which the first is so far into the period. Gives 1 if some are too large or too small for terms, else 0."""
         k, columns = self.k, _columns(self.k.key)[name]
-        target, size = w + run_offsets(k.key, k.isa)[name], pack_bytes(k.key)[name]
         step, row = (k.argument(f, a, f"{name}_{part}") for part in ("step", "row"))
         waiting = w + run_offsets(k.key, k.isa)["waiting"]
         width = MATRIX_KEYS if name == "key" else TILE_ROWS
         whole = (step == formats.size(k.key.dtype)) & (columns % width == 0)
         unfit = f.variable(f.value(0))
         with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
-            here, place = rows + j * row, target + j // MATRIX_KEYS * size
+            here, place = rows + j * row, self.place(w, name, first + j)
             with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n), name="soon") as soon:
                 fetch(rows + soon * row, columns * formats.size(k.key.dtype))
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
@@ -68,6 +67,16 @@ class Packs:
                     wide = f.value(padded_bytes(columns))
                     unfit.value = unfit.value | f.call(self.pack[name, True], waiting, wide, place)
         return unfit.value
+
+
+    def place(self, w: Pointer, name: str, number: Value) -> Pointer:
+        """Where a key or value so far into the period is: its first tile, at whole MATRIX_KEYS."""
+        start, size = w + run_offsets(self.k.key, self.k.isa)[name], pack_bytes(self.k.key)[name]
+        if name == "key":
+            return start + number // MATRIX_KEYS * size
+        together = self.k.key.group_keys
+        group, rest = number // together, number % together // MATRIX_KEYS
+        return start + (group * (together // MATRIX_KEYS * size) + rest * (self.k.key.terms * TILE_BYTES))
 
 
 def _columns(key: KernelKey) -> dict[str, int]:
@@ -145,7 +154,7 @@ def _pack_values(k: Kernel, *, widened: bool) -> Function:
                     terms.append(split(x, key.terms, exact=exact_in(key.dtype, key.terms)))
                 words.append(in_pairs(*terms))
             for n in range(key.terms):
-                tile = target + (d * key.terms + n) * TILE_BYTES
+                tile = target + (d * (key.group_keys // MATRIX_KEYS) * key.terms + n) * TILE_BYTES
                 for r, made in enumerate(transposed([word[n] for word in words])):
                     (tile + r * 64).store(made, k.vector_bytes)
         tiny = f.value(TINY, FLOAT).bits().splat(k.lanes) - 1

@@ -3,7 +3,7 @@
     p = 2^(S·c − m)  with m as it was; Σ p of the tile is needed anyway, and tells
     if Σ p > LIMIT (or NaN, or nothing was seen before): what waits is multiplied by its values, m = the tile's
         largest, O = O·2^(m_old − m), and p once more
-    p waits until there are `group_keys` of them: then O = O + P·V
+    p waits until the tiles of a group are there, `group_keys` keys: then O = O + P·V
 
 So no score is looked at twice, O hardly ever fades, and its tiles are loaded and stored once for several tiles of keys.
 What a row decides depends on its own scores alone, a sum takes the keys in the same order whenever they stop waiting,
@@ -47,14 +47,14 @@ class Waiting:
     def take(
         self, f: Function, a: Pointer, w: Pointer, tile: tuple[Pointer, Value, Value], vectors: Value
     ) -> None:
-        """A tile's weights; once there are enough, O = O + P·V. Tile: its values, first key, keys."""
+        """A tile's weights; at the end of a group O = O + P·V. Tile: its values, first key, keys."""
         values, first, n = tile
         f.call(self.weights, a, w, first, n, vectors)
         waiting = self._keys(w).load(INT, 8)
         with f.when(waiting == 0):
             (self._keys(w) + 8).store(values.address(), 8)
         self._keys(w).store(waiting + n, 8)
-        with f.when(waiting + n >= self.k.key.group_keys):
+        with f.when((first + n) % self.k.key.group_keys == 0):
             f.call(self.flush, w, vectors)
 
     def end(self, f: Function, w: Pointer, vectors: Value) -> None:

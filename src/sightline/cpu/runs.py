@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from sightline.cpu import packs
 from sightline.cpu.rows import Place, Rows, gather, place_of
 from sightline.cpu.values import BOOL
-from sightline.cpu.workspace import pack_bytes, run_offsets
-from sightline.plan import MATRIX_KEYS
+from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -92,11 +91,10 @@ class Run:
         any_rows = Rows.kept(k, self._of_block(w, f.value(0)))
         for name in ("key", "value"):
             head = self.block.scoring.of_head(f, a, any_rows, name) + first * k.argument(f, a, f"{name}_row")
-            unfit.value = unfit.value | self.packs.period(f, a, w, name, head, end - first)
-        place = run_offsets(k.key, k.isa)
+            unfit.value = unfit.value | self.packs.period(f, a, w, name, head, end - first, first - corner)
+
         def of_tile(key: Value) -> list[Pointer]:
-            group = (key - first) // MATRIX_KEYS
-            return [w + (group * size + place[name]) for name, size in pack_bytes(k.key).items()]
+            return [self.packs.place(w, name, key - corner) for name in ("key", "value")]
 
         with f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
