@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
 TILE_ROW_BYTES = 64
 CONFIG_BYTES = 64
-MOST_UNROLLED = 160  # tile instructions written out one after another
-VECTORS = 2  # of a block
+MOST_UNROLLED = 320  # tile instructions written out one after another
 
 
 # ---- the unit's instructions ----
@@ -104,7 +103,8 @@ def _strip(f: Function, s: _Strip, terms: int, tiles: int | None, depth: int | N
                 _load(f, 4 + d * s.vectors + g, s.right(f.value(d), g))
     for x in _counted(f, s.tiles, tiles):
         if terms > 1 or depth is None or depth > 4:
-            _by_terms(f, s, x, terms, depth, late)
+            for g in range(0, s.vectors, 2):
+                _by_terms(f, s, x, range(g, min(g + 2, s.vectors)), terms, depth, late)
         else:
             _one_term(f, s, x, depth, late, right_stays=right_stays)
         if tiles is None:
@@ -120,8 +120,9 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
     for d in ahead:
         _load(f, place + d, s.left(x, f.value(d)))
     for g in range(s.vectors):
-        late.make_room(g)
-        _load(f, g, *s.start(x, g))
+        total = g % 2
+        late.make_room(total)
+        _load(f, total, *s.start(x, g))
         for d in range(depth):
             left, right = place + d if ahead else 3, 4 + d * s.vectors + g
             if not right_stays:
@@ -129,25 +130,27 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
                 _load(f, right, s.right(f.value(d), g))
             if not ahead:
                 _load(f, left, s.left(x, f.value(d)))
-            _multiply(f, g, left, right)
-        late.store(g, *s.result(x, g))
+            _multiply(f, total, left, right)
+        late.store(total, *s.result(x, g))
 
 
-def _by_terms(f: Function, s: _Strip, x: Value, terms: int, depth: int | None, late: _Late) -> None:
-    """A row of tiles, of sums of terms: the left factor's terms stay for all vectors."""
-    for g in range(s.vectors):
-        late.make_room(g)
-        _load(f, g, *s.start(x, g))
+def _by_terms(
+    f: Function, s: _Strip, x: Value, vectors: range, terms: int, depth: int | None, late: _Late
+) -> None:
+    """Two tiles beside each other, of sums of terms: the left factor's stay for both."""
+    for total, g in enumerate(vectors):
+        late.make_room(total)
+        _load(f, total, *s.start(x, g))
     for d in _counted(f, s.depth, depth):
         for n in range(terms):
             _load(f, 2 + n, s.left(x, d) + n * TILE_BYTES)
-        for g in range(s.vectors):
+        for total, g in enumerate(vectors):
             for n in range(terms):
                 _load(f, 5 + n, s.right(d, g) + n * TILE_BYTES)
             for a, b in PRODUCTS[terms]:
-                _multiply(f, g, 2 + a, 5 + b)
-    for g in range(s.vectors):
-        late.store(g, *s.result(x, g))
+                _multiply(f, total, 2 + a, 5 + b)
+    for total, g in enumerate(vectors):
+        late.store(total, *s.result(x, g))
 
 
 def _counted(f: Function, count: Value, known: int | None) -> Iterable[Value]:
@@ -188,12 +191,12 @@ def inner(k: Kernel, p: Product) -> Function:
         w, keys, _, n, vectors, _, _ = f.arguments()
         scores = k.place(w, p.result)
 
-        def of(vectors: int) -> _Strip:
+        def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
                 left=lambda x, d: keys + (x * steps + d) * (k.key.terms * TILE_BYTES),
-                right=lambda d, g: tile_of(k, k.place(w, "query_tiles"), d, g),
+                right=lambda d, g: tile_of(k, k.place(w, "query_tiles"), d, first + g),
                 start=lambda _x, _g: (k.place(w, "nothing"), TILE_ROW_BYTES),
-                result=lambda x, g: _tile_at(k, scores, x, g),
+                result=lambda x, g: _tile_at(k, scores, x, first + g),
                 tiles=(n + (TILE_ROWS - 1)) // TILE_ROWS,
                 depth=f.value(steps),
                 vectors=vectors,
@@ -214,12 +217,12 @@ def outer(k: Kernel, p: Product) -> Function:
         w, values, _, n, vectors, _, _ = f.arguments()
         output = k.place(w, p.result)
 
-        def of(vectors: int) -> _Strip:
+        def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
                 left=lambda x, d: values + (x * steps + d) * (k.key.terms * TILE_BYTES),
-                right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, g),
-                start=lambda x, g: _tile_at(k, output, x, g),
-                result=lambda x, g: _tile_at(k, output, x, g),
+                right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, first + g),
+                start=lambda x, g: _tile_at(k, output, x, first + g),
+                result=lambda x, g: _tile_at(k, output, x, first + g),
                 tiles=f.value(tiles),
                 depth=(n + (MATRIX_KEYS - 1)) // MATRIX_KEYS,
                 vectors=vectors,
@@ -229,28 +232,25 @@ def outer(k: Kernel, p: Product) -> Function:
     return f
 
 
-def _tile_at(k: Kernel, table: Pointer, x: Value, g: int) -> tuple[Pointer, int]:
+def _tile_at(k: Kernel, table: Pointer, x: Value, g: Value) -> tuple[Pointer, int]:
     """A tile of a part with a row for each key or column."""
     return table + (x * (TILE_ROWS * k.row_bytes) + g * k.vector_bytes), k.row_bytes
 
 
 def _either_way(
-    k: Kernel, f: Function, of: Callable[[int], _Strip], full: Value, vectors: Value, tiles: int, depth: int
+    k: Kernel, f: Function, of: Callable[[int, Value], _Strip], full: Value, vectors: Value, tiles: int, depth: int
 ) -> None:
     """Whole tiles of keys with everything written out, if that is not too long; what is left over in loops."""
-    terms = k.key.terms
-    length = tiles * VECTORS * depth * (len(PRODUCTS[terms]) + terms)
-    with f.either(full & (vectors == VECTORS)) as (whole, part):
+    terms, most = k.key.terms, k.block_rows // k.lanes
+    length = tiles * most * depth * (len(PRODUCTS[terms]) + terms)
+    with f.either(full & (vectors == most)) as (whole, part):
         with whole:
             if length <= MOST_UNROLLED * terms:
-                _strip(f, of(VECTORS), terms, tiles, depth)
+                _strip(f, of(most, f.value(0)), terms, tiles, depth)
             else:
-                _strip(f, of(VECTORS), terms, None, depth if depth <= 4 else None)
-        with part, f.either(vectors == VECTORS) as (two, one):
-            with two:
-                _strip(f, of(VECTORS), terms, None, None)
-            with one:
-                _strip(f, of(1), terms, None, None)
+                _strip(f, of(most, f.value(0)), terms, None, depth if depth <= 8 else None)
+        with part, f.loop(0, vectors, name="rows") as g:
+            _strip(f, of(1, g), terms, None, None)
 
 
 def _beyond(k: Kernel, f: Function, w: Pointer, p: Product, n: Value, vectors: Value) -> None:
