@@ -389,7 +389,7 @@ def _few(p: Problem, isa: Isa, *, paired: bool, values: bool) -> int:
 def _terms(p: Problem, isa: Isa) -> int:
     """Bfloat16 terms of each number, where the products are for the matrix unit.
 
-    Three hold a float32 to its last bit, two a float16. A scale beyond what tiny terms allow for is left to others.
+    Three hold a float32 to its last bit, two a float16. A scale that makes lost bits count is left to others.
     """
     tame = 2.0**-40 <= abs(p.scale) <= 2.0**40
     if not isa.multiplies_tiles or p.queries * p.group <= MATRIX_FEW or not tame:

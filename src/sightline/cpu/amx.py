@@ -1,4 +1,4 @@
-"""The matrix products on Intel's matrix unit (AMX), in tiles of 16 × 16 sums of 32 products, behind tiles' interface.
+"""The matrix products on Intel's matrix unit (AMX), in tiles of 16 × 16 sums, behind the interface of `tiles`.
 
     inner    Sᵀ = K·Qᵀ             a tile: 16 keys × 16 queries, summed over the columns 32 at a time
     outer    Oᵀ = Oᵀ + Vᵀ·Pᵀ       a tile: 16 columns × 16 queries, summed over the keys 32 at a time
@@ -41,9 +41,7 @@ MOST_UNROLLED = 320  # tile instructions written out one after another
 
 def _instruct(f: Function, name: str, *operands: Value | Pointer | int) -> None:
     made = [ir.Constant(BYTE, x) if isinstance(x, int) else x.ir for x in operands]
-    f.builder.call(
-        f.module.declared(f"llvm.x86.{name}", ir.VoidType(), [x.type for x in made]), made
-    )
+    f.builder.call(f.module.declared(f"llvm.x86.{name}", ir.VoidType(), [x.type for x in made]), made)
 
 
 def configure(f: Function, place: Pointer) -> None:
@@ -185,7 +183,7 @@ class _Late:
 
 
 def inner(k: Kernel, p: Product) -> Function:
-    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, −inf for those up to a multiple of MATRIX_KEYS; top[i] to see."""
+    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, −inf up to whole MATRIX_KEYS; top[i] if asked."""
     steps = -(-p.columns // MATRIX_KEYS)
     with k.module.function(p.name, *PARAMETERS) as f:
         w, keys, _, n, vectors, _, _ = f.arguments()
@@ -238,7 +236,13 @@ def _tile_at(k: Kernel, table: Pointer, x: Value, g: Value) -> tuple[Pointer, in
 
 
 def _either_way(
-    k: Kernel, f: Function, of: Callable[[int, Value], _Strip], full: Value, vectors: Value, tiles: int, depth: int
+    k: Kernel,
+    f: Function,
+    of: Callable[[int, Value], _Strip],
+    full: Value,
+    vectors: Value,
+    tiles: int,
+    depth: int,
 ) -> None:
     """Whole tiles of keys with everything written out, if that is not too long; what is left over in loops."""
     terms, most = k.key.terms, k.block_rows // k.lanes

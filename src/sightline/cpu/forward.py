@@ -50,7 +50,7 @@ def generate(key: KernelKey, isa: Isa) -> str:
     """
     k = Kernel(key, isa)
     block = Block(k)
-    worker = Run(k, block) if key.terms else block
+    worker = Run(k, block, block.waiting) if block.waiting else block
     name = "items" if key.terms else ENTRY
     with k.module.function(name, ADDRESS, ADDRESS, returns=INT) as items:
         a, w = items.arguments()
@@ -82,10 +82,8 @@ class Block:
         self.k = k
         self.scoring = Scoring(k)
         self.rows_to_pairs = transpose.rows_to_pairs(k) if key.paired and key.stage_value else None
-        self.weights = {
-            False: softmax.weights(k, careful=False) if not key.terms else None,
-            True: softmax.weights(k, careful=True),
-        }
+        made = (True,) if key.terms else (False, True)  # patient makes the others
+        self.weights = {careful: softmax.weights(k, careful=careful) for careful in made}
         next_keys = key.dim * formats.size(key.dtype)
         product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {

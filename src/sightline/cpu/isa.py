@@ -78,7 +78,7 @@ _ROWS = (
         vector_bytes=64,
         registers=32,
         needs=(*_AVX512, "amx-tile", "amx-bf16"),
-        extras=("avx512bf16", "avx512fp16", "amx-tile", "amx-bf16"),
+        extras=("avx512bf16", "avx512fp16"),
         baseline="sapphirerapids",
         tuned=True,
     ),
@@ -127,7 +127,7 @@ class _Host:
 
 
 def _tiles_granted() -> bool:
-    """Whether Linux lets this process (and its threads and children) use tile registers: it has to be asked once."""
+    """Whether Linux lets this process, its threads and its children use tile registers: it wants to be asked."""
     if not sys.platform.startswith("linux"):
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18

@@ -3,8 +3,9 @@
     keys     [16 keys, 32 columns, term]     a tile's row: one key's 32 numbers
     values   [group of keys, 16 columns, 32 keys, term]     a tile's row: one column's numbers of 32 keys, so Vᵀ
 
-each a tile of TILE_BYTES, in the order in which they are multiplied. What is missing at the end of a row or of the keys is 0. Where rows are strided, or do not
-fill their tiles, 32 keys at a time pass through a place where they lie side by side, widened to float32.
+each a tile of TILE_BYTES, in the order in which they are multiplied. What is missing at the end of a row or of the
+keys is 0. Where rows are strided, or do not fill their tiles, 32 keys at a time pass through a place where they lie
+side by side, widened to float32.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sightline.cpu.terms import HUGE, TINY, exact_in, in_pairs, largest_lane, ma
 from sightline.cpu.tiles import fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
-from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, padded_bytes, pack_bytes, run_offsets
+from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, pack_bytes, padded_bytes, run_offsets
 from sightline.plan import MATRIX_KEYS
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class Packs:
     def period(
         self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, first: Value
     ) -> Value:
-        """Pack `n` keys or values, of which the first is so far into the period. Gives 1 if some are too large or too small for terms, else 0."""
+        """Pack `n` keys or values, of which the first is so far into the period.
+
+        Gives 1 if some are too large or too small for terms, else 0.
+        """
         k, columns = self.k, _columns(self.k.key)[name]
         step, row = (k.argument(f, a, f"{name}_{part}") for part in ("step", "row"))
         waiting = w + run_offsets(k.key, k.isa)["waiting"]
@@ -67,7 +71,6 @@ class Packs:
                     wide = f.value(padded_bytes(columns))
                     unfit.value = unfit.value | f.call(self.pack[name, True], waiting, wide, place)
         return unfit.value
-
 
     def place(self, w: Pointer, name: str, number: Value) -> Pointer:
         """Where a key or value so far into the period is: its first tile, at whole MATRIX_KEYS."""
@@ -107,7 +110,10 @@ def _stage(k: Kernel, name: str, columns: int) -> Function:
 
 
 def _pack_keys(k: Kernel, *, widened: bool) -> Function:
-    """MATRIX_KEYS rows into tiles. Gives 1 if one holds what is too large. Parameters: first row, bytes to the next, target."""
+    """MATRIX_KEYS rows into tiles. Gives 1 if one holds what is too large.
+
+    Parameters: first row, bytes to the next, target.
+    """
     key, columns = k.key, padded_bytes(k.key.dim) // FLOAT_BYTES
     steps = columns // MATRIX_KEYS
     kind, dtype = vector(I16, k.lanes), "float32" if widened else key.dtype

@@ -5,9 +5,9 @@
         largest, O = O·2^(m_old − m), and p once more
     p waits until the tiles of a group are there, `group_keys` keys: then O = O + P·V
 
-So no score is looked at twice, O hardly ever fades, and its tiles are loaded and stored once for several tiles of keys.
-What a row decides depends on its own scores alone, a sum takes the keys in the same order whenever they stop waiting,
-and p may be as large as LIMIT: nothing but l and O, both summed from it, takes notice of m.
+So no score is looked at twice, O hardly ever fades, and its tiles are loaded and stored once for several tiles of
+keys. What a row decides depends on its own scores alone, a sum takes the keys in the same order whenever they stop
+waiting, and p may be as large as LIMIT: nothing but l and O, both summed from it, takes notice of m.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _weights(k: Kernel, flush: Function) -> Function:
     attempt, rise = _attempt(k), _rise(k)
     with k.module.function("weights", ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, vectors = f.arguments()
-        high, total, tile_sum, fade = (k.table(w, part) for part in ("high", "sum", "tile_sum", "fade"))
+        total, tile_sum, fade = (k.table(w, part) for part in ("sum", "tile_sum", "fade"))
         misfit = f.variable(f.value(0, BOOL))
         with f.loop(0, vectors, name="rows") as g:
             f.call(attempt, a, w, first, n, g)

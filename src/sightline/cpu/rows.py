@@ -44,7 +44,9 @@ class Rows:
     @staticmethod
     def kept(k: Kernel, w: Pointer) -> Rows:
         """What `keep` wrote."""
-        count, key_head, sequence, *bounds = ((k.place(w, "rows") + 8 * slot).load(INT, 8) for slot in range(7))
+        count, key_head, sequence, *bounds = (
+            (k.place(w, "rows") + 8 * slot).load(INT, 8) for slot in range(7)
+        )
         vectors = (count + (k.lanes - 1)) // k.lanes
         return Rows(count, vectors, key_head, sequence.as_pointer(), *bounds)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import packs
+from sightline.cpu import packs, terms
 from sightline.cpu.rows import Place, Rows, gather, place_of
 from sightline.cpu.values import BOOL
 from sightline.cpu.workspace import run_offsets
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.forward import Block
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.patient import Waiting
     from sightline.cpu.values import Pointer, Value, Variable
 
 NAN = float("nan")
@@ -34,8 +35,9 @@ NAN = float("nan")
 class Run:
     """One run of blocks against the keys."""
 
-    def __init__(self, k: Kernel, block: Block) -> None:
-        self.k, self.block, self.packs = k, block, packs.Packs(k)
+    def __init__(self, k: Kernel, block: Block, waiting: Waiting) -> None:
+        self.k, self.block, self.waiting, self.packs = k, block, waiting, packs.Packs(k)
+        self.pack_queries = terms.pack_queries(k)
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""
@@ -63,7 +65,7 @@ class Run:
             share = k.argument(f, a, "piece_keys")
             keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
         number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
-        with f.loop(*keys, k.key.period_keys, name="period") as corner:
+        with f.loop(keys[0], keys[1], k.key.period_keys, name="period") as corner:
             wanted = (corner.max(begin.value), (corner + k.key.period_keys).min(end.value))
             self._period(f, a, w, count, corner, wanted, unfit, (several, number))
         self._end(f, a, w, count, (several, number), run, pieces)
@@ -75,9 +77,9 @@ class Run:
         """A block before its first key."""
         k, scoring = self.k, self.block.scoring
         rows.keep(k, w)
-        self.block.waiting.begin(f, w)
+        self.waiting.begin(f, w)
         scoring.load_queries(f, a, w, rows)
-        largest = scoring.load_tiles(f, w, rows)
+        largest = f.call(self.pack_queries, w, rows.vectors)
         if k.key.dtype == "float32":
             unfit.value = unfit.value | packs.too_large(f, largest)
         f.call(self.block.clear, w, rows.vectors)
@@ -101,7 +103,7 @@ class Run:
             rows = Rows.kept(k, here)
             with f.when((rows.begin < end) & (rows.end > first)):
                 self.block.tiles(f, a, here, rows, corner, of_tile, careful=False)
-                self.block.waiting.end(f, here, rows.vectors)
+                self.waiting.end(f, here, rows.vectors)
                 with f.when(unfit.value != 0), f.loop(0, rows.vectors, name="rows") as g:
                     k.table(here, "sum")[g] = f.value(NAN, k.vec)
                 if self.block.put_away is None:
@@ -119,7 +121,14 @@ class Run:
         return shelf + corner // k.key.period_keys * k.argument(f, a, "state_bytes")
 
     def _end(
-        self, f: Function, a: Pointer, w: Pointer, count: Value, kept: tuple[Value, Value], run: Value, pieces: Value
+        self,
+        f: Function,
+        a: Pointer,
+        w: Pointer,
+        count: Value,
+        kept: tuple[Value, Value],
+        run: Value,
+        pieces: Value,
     ) -> None:
         """Out with the results; where periods were shared, by whom comes last."""
         k, block = self.k, self.block
@@ -141,5 +150,3 @@ class Run:
                 f.call(block.join[False], a, here, rows.vectors)
             f.call(block.take_up, here, rows.vectors)
             block.finish(f, a, here, rows)
-
-

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, few, formats, modify, terms, tiles, transpose
+from sightline.cpu import amx, few, formats, modify, tiles, transpose
 from sightline.cpu.rows import of_sequence
 from sightline.cpu.values import BOOL, INT
 
@@ -30,7 +30,6 @@ class Scoring:
         self.rows_to_words = transpose.rows_to_words(k) if key.paired and key.stage_key else None
         if key.bias:
             self.bias_to_lanes = transpose.rows_to_lanes(k, key.bias, ahead=key.tile_keys)
-        self.pack_queries = terms.pack_queries(k) if key.terms else None
         copies = key.stage_key or key.stage_value or key.copies_with_care
         self.rows_to_rows = transpose.rows_to_rows(k, key.dtype) if copies else None
         soon = (key.value_dim or key.dim) * formats.size(key.dtype)  # the rows of V, or the next ones of K
@@ -48,11 +47,6 @@ class Scoring:
         query_rows, query = k.place(w, "query_rows"), k.place(w, "query")
         dim, step = f.value(k.key.dim), k.argument(f, a, "query_step")
         f.call(self.rows_to_lanes, query_rows, f.value(0), step, dim, rows.vectors, query, w)
-
-    def load_tiles(self, f: Function, w: Pointer, rows: Rows) -> Value:
-        """Qᵀ in terms, for the matrix unit. Gives the largest magnitude's bits."""
-        assert self.pack_queries is not None  # noqa: S101 (for the type checker)
-        return f.call(self.pack_queries, w, rows.vectors)
 
     def of_head(self, f: Function, a: Pointer, rows: Rows, name: str) -> Pointer:
         """The keys or values that these rows read."""

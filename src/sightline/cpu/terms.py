@@ -71,7 +71,10 @@ def tile_of(k: Kernel, at: Pointer, number: Value, vector: Value | int) -> Point
 
 
 def pack_queries(k: Kernel) -> Function:
-    """Qᵀ in terms, from the lanes they stand in. Gives the largest bits of a magnitude. Parameters: workspace, vectors."""
+    """Qᵀ in terms, from the lanes that it stands in. Gives the bits of the largest magnitude.
+
+    Parameters: workspace, vectors of rows.
+    """
     key = k.key
     words, exact = -(-key.dim // 2), exact_in(key.dtype, key.terms)
     with k.module.function("pack_queries", ADDRESS, INT, returns=I32) as f:

@@ -129,7 +129,7 @@ _FORMATS = {
 }
 
 
-# 2^f on [0, 1], exact at both ends, relative error 3.3e-6: for weights that are rounded to one or two bfloat16 terms.
+# 2^f on [0, 1], exact at both ends, relative error 3.3e-6: for weights that become one or two bfloat16 terms.
 _COARSE = (1.0, 0.6930321208204105, 0.24137976291565472, 0.05203236906373544, 0.013555747200199308)
 
 

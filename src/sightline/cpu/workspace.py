@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
 # What blocks of a run, which take turns, need not have for themselves.
-SHARED = frozenset(
-    ("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "top", "fade", "output_rows")
-    + ("tile_sum", "tile_heat", "tile_reach", "climbed", "waiting")
-)
+SHARED = frozenset((
+    *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
+    *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting"),
+))  # fmt: skip
 FLOAT_BYTES = 4
 TILE_ROWS = 16
 TILE_BYTES = 1024  # of a matrix unit's registers: 16 rows of 64 bytes
