@@ -24,7 +24,9 @@ MATRIX_ROWS = 32  # queries of a block on a matrix unit: two tiles wide
 MATRIX_KEYS = 32  # keys that one of its instructions sums over
 MATRIX_GROUP = 256  # keys whose weights wait, as one term, to be multiplied by values all together
 MATRIX_FEW = 8  # with fewer queries most of a tile would be empty
-MOST_SHARING = 32  # blocks that share what was packed of the keys
+PACKED_BYTES = 2**20  # of keys and values that a run of blocks has packed, and …
+BLOCKS_BYTES = 3 * 2**19  # … of what its blocks remember: both are to stay in a second-level cache
+MOST_SHARING = 32  # blocks of a run
 SHARED_ITEMS = 32  # … if there remain so many work items
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
@@ -108,7 +110,18 @@ class KernelKey:
     @property
     def period_keys(self) -> int:
         """Keys of a period, after which sums are put aside and begun anew."""
-        return self.tile_keys * PERIOD_TILES
+        keys = self.tile_keys * PERIOD_TILES
+        if self.terms:
+            columns = -(-self.dim // MATRIX_KEYS) * MATRIX_KEYS + self.value_dim
+            while keys > self.group_keys and keys * columns * 2 * self.terms > PACKED_BYTES:
+                keys //= 2
+        return keys
+
+    @property
+    def most_sharing(self) -> int:
+        """Blocks that may share a period's packed keys."""
+        block = self.row_bytes * (self.dim + 2 * self.value_dim) + self.block_rows * self.dim * 2 * self.terms
+        return max(1, min(MOST_SHARING, BLOCKS_BYTES // block))
 
     @property
     def modified(self) -> bool:
@@ -215,7 +228,7 @@ class Plan:
         if not self.kernel.terms:
             return 1
         shared = self.sequences * self.spaces * self.blocks // SHARED_ITEMS
-        return max(1, min(shared, self.blocks, MOST_SHARING))
+        return max(1, min(shared, self.blocks, self.kernel.most_sharing))
 
     @property
     def runs(self) -> int:

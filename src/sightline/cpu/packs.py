@@ -4,7 +4,7 @@
     values   [group of keys, 16 columns, 32 keys, term]     a tile's row: one column's numbers of 32 keys, so Vᵀ
 
 each a tile of TILE_BYTES, in the order in which they are multiplied. What is missing at the end of a row or of the
-keys is 0. Where rows are strided, or do not fill their tiles, 32 keys at a time pass through a place where they lie
+keys is 0. Where rows are strided, or do not fill their tiles, 32 keys at a time go by a place where they lie
 side by side, widened to float32.
 """
 

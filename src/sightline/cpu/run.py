@@ -15,7 +15,7 @@ from sightline import arrays, operands
 from sightline.cpu import compile as compiler
 from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses
-from sightline.cpu.workspace import Workspace, rows_of, run_offsets
+from sightline.cpu.workspace import rows_of, run_bytes
 from sightline.plan import SIZES
 from sightline.problem import sequence_ints
 
@@ -52,17 +52,16 @@ def generate(program: str, key: KernelKey, isa: Isa) -> str:
     return made
 
 
-def _loaded(plan: Plan) -> tuple[Any, int]:
-    """A kernel, to be called with the addresses of its arguments and of so many bytes of working memory."""
+def _loaded(plan: Plan) -> Any:
+    """A kernel, to be called with the addresses of its arguments and of working memory."""
     return _loaded_once(plan.kernel, plan.isa, plan.second)
 
 
 @functools.cache
-def _loaded_once(key: KernelKey, isa: Isa, second: bool) -> tuple[Any, int]:  # noqa: FBT001 (for the cache)
+def _loaded_once(key: KernelKey, isa: Isa, second: bool) -> Any:  # noqa: FBT001 (for the cache)
     name = "second_pass" if second else "forward"
     address = compiler.load("attend", (name, key), isa, lambda: generate(name, key, isa))
-    kernel = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
-    return kernel, Workspace(key, isa).bytes
+    return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
 
 
 class Prepared:
@@ -89,10 +88,8 @@ class Prepared:
         self.plan, self.output_shape, self.dtype = plan, p.output_shape, p.dtype
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
-        self._kernel, workspace = _loaded(plan)
-        self._workspace_bytes = workspace * (plan.run_blocks if plan.kernel.terms else 1) + scratch
-        if plan.kernel.terms:
-            self._workspace_bytes += run_offsets(plan.kernel, plan.isa)["blocks"]
+        self._kernel = _loaded(plan)
+        self._workspace_bytes = run_bytes(plan.kernel, plan.isa, plan.run_blocks) + scratch
         specs = _specs(plan, out)
         self._template = template(plan, specs)
         self._lists = _lists(plan)

@@ -179,3 +179,9 @@ def run_offsets(key: KernelKey, isa: Isa) -> dict[str, int]:
     }
     places, end = _laid_out(parts)
     return places | {"blocks": end}
+
+
+def run_bytes(key: KernelKey, isa: Isa, blocks: int) -> int:
+    """All that a thread needs for runs of so many blocks."""
+    own = Workspace(key, isa).bytes
+    return run_offsets(key, isa)["blocks"] + blocks * own if key.terms else own
