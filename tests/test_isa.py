@@ -153,7 +153,9 @@ def test_the_variable_forces(monkeypatch: pytest.MonkeyPatch, word: str) -> None
 
 def test_an_unknown_word_is_answered_with_the_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(isa.VARIABLE, "sse9")
-    with pytest.raises(ValueError, match=r"SIGHTLINE_ISA='sse9' .* one of amx, avx512, avx2, neon, or unset it"):
+    with pytest.raises(
+        ValueError, match=r"SIGHTLINE_ISA='sse9' .* one of amx, avx512, avx2, neon, or unset it"
+    ):
         isa.chosen()
     with pytest.raises(ValueError, match="no instruction set 'sse9': the words are amx, avx512, avx2, neon"):
         isa.target("sse9")

@@ -246,7 +246,8 @@ OTHERS = [
 
 @every_target
 def test_every_part_of_the_key_changes_the_code(instructions: str) -> None:
-    texts = [generate(key, isa.target(instructions)) for key in (PLAIN, *OTHERS)]
+    target = isa.target(instructions)
+    texts = [generate(key, target) for key in (PLAIN, *OTHERS) if target.multiplies_tiles or not key.terms]
     assert len(set(texts)) == len(texts)
     names = {field.name for field in fields(KernelKey)}  # a new field needs its line above
     assert names == {name for name in names for key in OTHERS if getattr(key, name) != getattr(PLAIN, name)}

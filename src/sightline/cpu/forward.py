@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, few, formats, patient, softmax, state, statistics, tiles, transpose
+from sightline.cpu import amx, few, formats, packs, patient, softmax, state, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.runs import Run
@@ -32,8 +32,6 @@ from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
@@ -50,7 +48,7 @@ def generate(key: KernelKey, isa: Isa) -> str:
     """
     k = Kernel(key, isa)
     block = Block(k)
-    worker = Run(k, block, block.waiting) if block.waiting else block
+    worker = Run(k, block, block.waiting, block.packs) if block.waiting and block.packs else block
     name = "items" if key.terms else ENTRY
     with k.module.function(name, ADDRESS, ADDRESS, returns=INT) as items:
         a, w = items.arguments()
@@ -90,6 +88,7 @@ class Block:
             False: (amx if key.terms else few if key.few else tiles).outer(k, product),
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
         }
+        self.packs = packs.Packs(k) if key.terms else None
         self.waiting = patient.Waiting(k, self.accumulate[False]) if key.terms else None
         self.turn = few.turn(k) if key.few else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output")
@@ -177,27 +176,26 @@ class Block:
         in_rows = self.turn is not None and not careful
         if in_rows:
             few.clear(k, f, w)
-        heads = [(self.scoring.of_head(f, a, rows, name), name) for name in ("key", "value")]
-
-        def of_tile(first: Value) -> list[Pointer]:
-            return [head + first * k.argument(f, a, f"{name}_row") for head, name in heads]
-
-        self.tiles(f, a, w, rows, corner, of_tile, careful=careful)
+        heads = {name: self.scoring.of_head(f, a, rows, name) for name in ("key", "value")}
+        self.tiles(f, a, w, rows, corner, heads, careful=careful)
         if self.turn and in_rows:
             f.call(self.turn, w)
 
     def tiles(
         self, f: Function, a: Pointer, w: Pointer, rows: Rows, corner: Value,
-        of_tile: Callable[[Value], list[Pointer]], *, careful: bool,
+        heads: dict[str, Pointer] | None, *, careful: bool,
     ) -> None:  # fmt: skip
-        """The tiles of the period that begins at key `corner`; of_tile: where a tile's keys and values lie."""
+        """The tiles of the period that begins at key `corner`; heads: keys and values, unless they are packed."""
+        k, nowhere = self.k, f.value(0).as_pointer()
         size = self.k.key.tile_keys
         # Tiles begin at multiples of their size, so that a row's sums do not depend on the rows beside it.
         start, end = corner.max(rows.begin // size * size), (corner + self.k.key.period_keys).min(rows.end)
         with f.loop(start, end, size, name="tile") as place:
             first, last = place.max(rows.begin), (place + size).min(rows.end)
             full = ((first >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
-            f.call(self.tile[careful], a, w, *of_tile(first), first, last - first, rows.count, full)
+            places = [head + first * k.argument(f, a, f"{name}_row") for name, head in (heads or {}).items()]
+            keys, values = places or (nowhere, nowhere)
+            f.call(self.tile[careful], a, w, keys, values, first, last - first, rows.count, full)
 
     def _copied(self, *, careful: bool) -> Function | None:
         """How values are copied before they are multiplied, if they are."""
@@ -218,6 +216,8 @@ class Block:
             a, w, keys, values, first, n, rows, full = f.arguments()
             full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
+            if self.packs is not None and not careful:
+                keys, values = self.packs.tile(f, a, w, first)
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
             soon = values, value_row
             self.scoring.scores(f, a, w, (keys, first, n), vectors, full, soon, careful=careful)

@@ -1,4 +1,4 @@
-"""A period of keys and values as a matrix unit reads them: packed once for a run of blocks, near in the cache.
+"""A period of keys and values as a matrix unit reads them, packed once for a run of blocks, as they are wanted.
 
     keys     [16 keys, 32 columns, term]     a tile's row: one key's 32 numbers
     values   [group of keys, 16 columns, 32 keys, term]     a tile's row: one column's numbers of 32 keys, so Vᵀ
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.terms import HUGE, TINY, exact_in, in_pairs, largest_lane, magnitude, split
+from sightline.cpu.terms import TINY, exact_in, in_pairs, magnitude, split
 from sightline.cpu.tiles import fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
     from sightline.plan import KernelKey
 
+# What is known of the period that is at work, eight bytes each, in the part `period`.
+_SLOTS = ("key", "value", "corner", "end", "packed", "tiny")
 AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
 
 
@@ -44,42 +46,78 @@ class Packs:
             for name, make in (("key", _pack_keys), ("value", _pack_values))
             for widened in (False, True)
         }
+        self.pack_tile = self._pack_tile()
 
-    def period(
-        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, first: Value
-    ) -> Value:
-        """Pack `n` keys or values, of which the first is so far into the period.
+    def begin(self, f: Function, w: Pointer, heads: dict[str, Pointer], corner: Value, end: Value) -> None:
+        """A period: where the head's keys and values lie, its first key, and where the run's keys end."""
+        given = {name: head.address() for name, head in heads.items()}
+        given |= {"corner": corner, "end": end, "packed": f.value(0), "tiny": f.value(0)}
+        for name, number in given.items():
+            self._slot(w, name).store(number, 8)
 
-        Gives 1 if some are too large or too small for terms, else 0.
-        """
+    def tile(self, f: Function, a: Pointer, w: Pointer, first: Value) -> list[Pointer]:
+        """Where a tile's keys and values are packed, which they are when the first block asks for them."""
+        beyond = first - self._slot(w, "corner").load(INT, 8)
+        bit = f.value(1) << (beyond // self.k.key.tile_keys)
+        with f.when((self._slot(w, "packed").load(INT, 8) & bit) == 0):
+            f.call(self.pack_tile, a, w, first)
+            self._slot(w, "packed").store(self._slot(w, "packed").load(INT, 8) | bit, 8)
+        return [self._place(w, name, beyond) for name in ("key", "value")]
+
+    def met_tiny(self, w: Pointer) -> Value:
+        """Whether a value of the period was too small for its terms."""
+        return self._slot(w, "tiny").load(INT, 8) != 0
+
+    def _slot(self, w: Pointer, name: str) -> Pointer:
+        return self.k.place(w, "period") + 8 * _SLOTS.index(name)
+
+    def _place(self, w: Pointer, name: str, number: Value) -> Pointer:
+        """Where a key or value so far into the period is: its first tile, at whole MATRIX_KEYS."""
+        k, offsets = self.k, run_offsets(self.k.key, self.k.isa)
+        start = k.shared(w).follow() + (offsets[name] - offsets["shared"])
+        size, together = pack_bytes(k.key)[name], k.key.group_keys
+        if name == "key":
+            return start + number // MATRIX_KEYS * size
+        group, rest = number // together, number % together // MATRIX_KEYS
+        return start + (group * (together // MATRIX_KEYS * size) + rest * (k.key.terms * TILE_BYTES))
+
+    def _pack_tile(self) -> Function:
+        """Pack a tile's keys and values. Parameters: arguments, workspace, its first key."""
+        k = self.k
+        with k.module.function("pack_tile", ADDRESS, ADDRESS, INT) as f:
+            a, w, first = f.arguments()
+            n = (self._slot(w, "end").load(INT, 8) - first).min(k.key.tile_keys)
+            for name in _columns(k.key):
+                rows = self._slot(w, name).follow() + first * k.argument(f, a, f"{name}_row")
+                self._pack_rows(f, a, w, name, rows, n, first - self._slot(w, "corner").load(INT, 8))
+        return f
+
+    def _pack_rows(
+        self, f: Function, a: Pointer, w: Pointer, name: str, rows: Pointer, n: Value, beyond: Value
+    ) -> None:
+        """Pack `n` keys or values, of which the first is so far into the period."""
         k, columns = self.k, _columns(self.k.key)[name]
         step, row = (k.argument(f, a, f"{name}_{part}") for part in ("step", "row"))
-        waiting = w + run_offsets(k.key, k.isa)["waiting"]
+        offsets = run_offsets(k.key, k.isa)
+        waiting = k.shared(w).follow() + (offsets["waiting"] - offsets["shared"])
         width = MATRIX_KEYS if name == "key" else TILE_ROWS
         whole = (step == formats.size(k.key.dtype)) & (columns % width == 0)
-        unfit = f.variable(f.value(0))
         with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
-            here, place = rows + j * row, self.place(w, name, first + j)
-            with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n), name="soon") as soon:
+            here, place = rows + j * row, self._place(w, name, beyond + j)
+            with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n + AHEAD), name="soon") as soon:
                 fetch(rows + soon * row, columns * formats.size(k.key.dtype))
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
                 with directly:
-                    unfit.value = unfit.value | f.call(self.pack[name, False], here, row, place)
+                    self._note(f, w, f.call(self.pack[name, False], here, row, place))
                 with by_copy:
-                    left = (n - j).min(MATRIX_KEYS)
-                    f.call(self.stage[name], here, row, step, left, waiting)
+                    f.call(self.stage[name], here, row, step, (n - j).min(MATRIX_KEYS), waiting)
                     wide = f.value(padded_bytes(columns))
-                    unfit.value = unfit.value | f.call(self.pack[name, True], waiting, wide, place)
-        return unfit.value
+                    self._note(f, w, f.call(self.pack[name, True], waiting, wide, place))
 
-    def place(self, w: Pointer, name: str, number: Value) -> Pointer:
-        """Where a key or value so far into the period is: its first tile, at whole MATRIX_KEYS."""
-        start, size = w + run_offsets(self.k.key, self.k.isa)[name], pack_bytes(self.k.key)[name]
-        if name == "key":
-            return start + number // MATRIX_KEYS * size
-        together = self.k.key.group_keys
-        group, rest = number // together, number % together // MATRIX_KEYS
-        return start + (group * (together // MATRIX_KEYS * size) + rest * (self.k.key.terms * TILE_BYTES))
+    def _note(self, f: Function, w: Pointer, tiny: Value) -> None:
+        if self.k.key.dtype == "float32":
+            slot = self._slot(w, "tiny")
+            slot.store(slot.load(INT, 8) | tiny, 8)
 
 
 def _columns(key: KernelKey) -> dict[str, int]:
@@ -110,32 +148,20 @@ def _stage(k: Kernel, name: str, columns: int) -> Function:
 
 
 def _pack_keys(k: Kernel, *, widened: bool) -> Function:
-    """MATRIX_KEYS rows into tiles. Gives 1 if one holds what is too large.
-
-    Parameters: first row, bytes to the next, target.
-    """
+    """MATRIX_KEYS rows into tiles. Gives 0. Parameters: first row, bytes to the next, target."""
     key, columns = k.key, padded_bytes(k.key.dim) // FLOAT_BYTES
     steps = columns // MATRIX_KEYS
     kind, dtype = vector(I16, k.lanes), "float32" if widened else key.dtype
     with _packer(k, "pack_keys", widened=widened) as (f, source, row, target):
-        largest = f.variable(f.zeros(k.integers))
         with f.loop(0, MATRIX_KEYS, name="row") as j:
             tile = target + (j // TILE_ROWS * (steps * key.terms * TILE_BYTES) + j % TILE_ROWS * 64)
             with f.loop(0, columns, k.lanes, name="columns") as c:
                 x = formats.load(source + (j * row + c * formats.size(dtype)), dtype, FLOAT, k.lanes)
-                if key.dtype == "float32":
-                    largest.value = magnitude(x).max(largest.value)
                 place = tile + (c // MATRIX_KEYS * (key.terms * TILE_BYTES) + c % MATRIX_KEYS * 2)
                 for n, bits in enumerate(split(x, key.terms, exact=exact_in(key.dtype, key.terms))):
                     (place + n * TILE_BYTES).store((bits >> 16).to(kind.element))
-        f.give(too_large(f, largest_lane(k, f, largest.value)))
+        f.give(0)
     return f
-
-
-def too_large(f: Function, largest: Value) -> Value:
-    """1 if a float32 with these bits makes what is cut off from tiny numbers count, or is no number; else 0."""
-    limit = f.value(HUGE, FLOAT).bits()
-    return (largest > limit).unsigned(INT)
 
 
 def _pack_values(k: Kernel, *, widened: bool) -> Function:

@@ -3,21 +3,21 @@
     for each run of blocks                               a work item, or some periods of one
         Q of every block → tiles                         terms.pack_queries
         for each period of keys that some block may see
-            K and V → tiles                              packs, once for all blocks, in the second-level cache
+            K and V → tiles, as they are wanted          packs, once for all of them, near in the cache
             for each block
                 m = −inf, l = 0, O = 0, and its tiles    forward.Block.tiles
                 join the periods before                  state.join
         for each block: output = O / l                   forward.Block.finish
 
-Every block has working memory of its own, so it finds its state as it left it. A period with numbers that are no
-sums of bfloat16 terms (see terms) makes l NaN: then `finish` does the rows again with care, without the unit.
+Every block has working memory of its own, so it finds its state as it left it. Numbers that are no sums of bfloat16
+terms (see terms) make l NaN: then `finish` does the rows again with care, without the unit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import packs, terms
+from sightline.cpu import terms
 from sightline.cpu.rows import Place, Rows, gather, place_of
 from sightline.cpu.values import BOOL
 from sightline.cpu.workspace import run_offsets
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.forward import Block
     from sightline.cpu.kernel import Kernel
+    from sightline.cpu.packs import Packs
     from sightline.cpu.patient import Waiting
-    from sightline.cpu.values import Pointer, Value, Variable
+    from sightline.cpu.values import Pointer, Value
 
 NAN = float("nan")
 
@@ -35,8 +36,8 @@ NAN = float("nan")
 class Run:
     """One run of blocks against the keys."""
 
-    def __init__(self, k: Kernel, block: Block, waiting: Waiting) -> None:
-        self.k, self.block, self.waiting, self.packs = k, block, waiting, packs.Packs(k)
+    def __init__(self, k: Kernel, block: Block, waiting: Waiting, packs: Packs) -> None:
+        self.k, self.block, self.waiting, self.packs = k, block, waiting, packs
         self.pack_queries = terms.pack_queries(k)
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
@@ -48,12 +49,12 @@ class Run:
         place = place_of(k, f, a, run, "runs")
         first = place.block * size
         count = (blocks - first).min(size)
-        begin, end, unfit = (f.variable(f.value(start)) for start in (2**62, 0, 0))
+        begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
         with f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
             k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
             rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
-            self._set_up(f, a, here, rows, unfit)
+            self._set_up(f, a, here, rows)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
         keys = [begin.value // k.key.period_keys * k.key.period_keys, end.value]
         several = f.value(1, BOOL) if k.key.sinks else keys[1] - keys[0] > k.key.period_keys
@@ -66,46 +67,37 @@ class Run:
             keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
         number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
         with f.loop(keys[0], keys[1], k.key.period_keys, name="period") as corner:
-            wanted = (corner.max(begin.value), (corner + k.key.period_keys).min(end.value))
-            self._period(f, a, w, count, corner, wanted, unfit, (several, number))
+            self._period(f, a, w, count, corner, end.value, (several, number))
         self._end(f, a, w, count, (several, number), run, pieces)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
         return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
 
-    def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows, unfit: Variable) -> None:
+    def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
         """A block before its first key."""
         k, scoring = self.k, self.block.scoring
         rows.keep(k, w)
         self.waiting.begin(f, w)
         scoring.load_queries(f, a, w, rows)
-        largest = f.call(self.pack_queries, w, rows.vectors)
-        if k.key.dtype == "float32":
-            unfit.value = unfit.value | packs.too_large(f, largest)
+        f.call(self.pack_queries, w, rows.vectors)
         f.call(self.block.clear, w, rows.vectors)
 
     def _period(
-        self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, wanted: tuple[Value, Value],
-        unfit: Variable, kept: tuple[Value, Value],
+        self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, end: Value,
+        kept: tuple[Value, Value],
     ) -> None:  # fmt: skip
-        """Pack what some block may see of the period's keys; every block's tiles of them."""
-        k, (first, end) = self.k, wanted
-        any_rows = Rows.kept(k, self._of_block(w, f.value(0)))
-        for name in ("key", "value"):
-            head = self.block.scoring.of_head(f, a, any_rows, name) + first * k.argument(f, a, f"{name}_row")
-            unfit.value = unfit.value | self.packs.period(f, a, w, name, head, end - first, first - corner)
-
-        def of_tile(key: Value) -> list[Pointer]:
-            return [self.packs.place(w, name, key - corner) for name in ("key", "value")]
-
+        """Every block's tiles of the period that begins at key `corner`, of the run's keys, which end at `end`."""
+        k, scoring = self.k, self.block.scoring
+        one = self._of_block(w, f.value(0))
+        heads = {name: scoring.of_head(f, a, Rows.kept(k, one), name) for name in ("key", "value")}
+        self.packs.begin(f, one, heads, corner, end)
         with f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
             rows = Rows.kept(k, here)
-            with f.when((rows.begin < end) & (rows.end > first)):
-                self.block.tiles(f, a, here, rows, corner, of_tile, careful=False)
+            with f.when((rows.begin < corner + k.key.period_keys) & (rows.end > corner)):
+                self.block.tiles(f, a, here, rows, corner, None, careful=False)
                 self.waiting.end(f, here, rows.vectors)
-                with f.when(unfit.value != 0), f.loop(0, rows.vectors, name="rows") as g:
-                    k.table(here, "sum")[g] = f.value(NAN, k.vec)
+                self._give_up(f, here, rows.vectors)
                 if self.block.put_away is None:
                     with f.when(kept[0]):
                         f.call(self.block.join[False], a, here, rows.vectors)
@@ -113,6 +105,15 @@ class Run:
                     shelf = self._shelf(f, a, kept[1] + i, corner)
                     f.call(self.block.put_away, here, rows.vectors, shelf)
                     f.call(self.block.clear, here, rows.vectors)
+
+    def _give_up(self, f: Function, w: Pointer, vectors: Value) -> None:
+        """A row's l is NaN if the unit cannot do it: then it will be done with care."""
+        k = self.k
+        if k.key.dtype != "float32":
+            return
+        with f.loop(0, vectors, name="rows") as g:
+            total = k.table(w, "sum")
+            total[g] = total[g] + self.packs.met_tiny(w).where(f.value(NAN, k.vec), k.table(w, "unfit")[g])
 
     def _shelf(self, f: Function, a: Pointer, block: Value, corner: Value) -> Pointer:
         """Where a block's state of a period waits."""

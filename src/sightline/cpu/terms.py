@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, I16, I32, INT, vector
+from sightline.cpu.values import ADDRESS, I16, INT, vector
 from sightline.cpu.workspace import TILE_BYTES
 from sightline.plan import MATRIX_KEYS
 
@@ -29,8 +29,8 @@ PRODUCTS = {
 }
 TERM_BITS = 8
 UPPER = -0x10000  # the half of a float32 that is a bfloat16
-# A float32 between these is the sum of its terms to the last bit or, as a query or key, near enough for a score.
-TINY, HUGE = 2.0**-102, 2.0**80
+# A float32 that is less than TINY, and not 0, loses digits. That matters to a score only if its partner is HUGE.
+TINY, HUGE = 2.0**-102, 2.0**100
 
 
 def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Value]:
@@ -71,44 +71,42 @@ def tile_of(k: Kernel, at: Pointer, number: Value, vector: Value | int) -> Point
 
 
 def pack_queries(k: Kernel) -> Function:
-    """Qᵀ in terms, from the lanes that it stands in. Gives the bits of the largest magnitude.
+    """Qᵀ in terms, from the lanes that it stands in; `unfit` = NaN for rows with TINY or HUGE numbers, else 0.
 
     Parameters: workspace, vectors of rows.
     """
     key = k.key
-    words, exact = -(-key.dim // 2), exact_in(key.dtype, key.terms)
-    with k.module.function("pack_queries", ADDRESS, INT, returns=I32) as f:
+    half, exact = MATRIX_KEYS // 2, exact_in(key.dtype, key.terms)
+    with k.module.function("pack_queries", ADDRESS, INT) as f:
         w, vectors = f.arguments()
-        lanes, target = k.table(w, "query"), k.place(w, "query_tiles")
-        largest = f.variable(f.zeros(k.integers))
-        half = MATRIX_KEYS // 2
-        with f.loop(0, vectors, name="rows") as g, f.loop(0, -(-words // half) * half, name="pair") as r:
-            inside, alone = r < words, (r == words - 1) & (key.dim % 2 == 1)
-            at = inside.where(r, 0)
-            x = [lanes[at * 2, g], lanes[at * 2 + alone.where(0, f.value(1)), g]]
-            zero = f.zeros(k.vec)
-            x = [inside.where(x[0], zero), (inside & ~alone).where(x[1], zero)]
-            for number in x:
-                largest.value = magnitude(number).max(largest.value)
-            pair = in_pairs(*(split(number, key.terms, exact=exact) for number in x))
-            for n, word in enumerate(pair):
-                place = tile_of(k, target, r // half, g) + (r % half * k.vector_bytes + n * TILE_BYTES)
-                place.store(word, k.vector_bytes)
-        f.give(largest_lane(k, f, largest.value))
+        lanes, target, unfit = k.table(w, "query"), k.place(w, "query_tiles"), k.table(w, "unfit")
+        end = -(-key.dim // MATRIX_KEYS) * MATRIX_KEYS
+        with f.loop(key.dim, end, name="beyond") as c, f.loop(0, vectors, name="rows") as g:
+            lanes[c, g] = f.zeros(k.vec)
+        with f.loop(0, vectors, name="rows") as g:
+            odd = f.variable(f.zeros(k.vec))
+            with f.loop(0, -(-key.dim // MATRIX_KEYS) * half, name="pair") as r:
+                x = [lanes[r * 2 + u, g] for u in range(2)]
+                if key.dtype == "float32":
+                    for number in x:
+                        odd.value = is_odd(number).where(float("nan"), odd.value)
+                place = tile_of(k, target, r // half, g) + r % half * k.vector_bytes
+                for n, word in enumerate(in_pairs(*(split(number, key.terms, exact=exact) for number in x))):
+                    (place + n * TILE_BYTES).store(word, k.vector_bytes)
+            unfit[g] = odd.value
     return f
+
+
+def is_odd(x: Value) -> Value:
+    """Whether a float32 is no number, HUGE, or TINY and not 0."""
+    bits = magnitude(x)
+    tiny, huge = (x.f.value(limit, x.kind).bits() for limit in (TINY, HUGE))
+    return (bits > huge) | ((bits > 0) & (bits < tiny))
 
 
 def magnitude(x: Value) -> Value:
     """|x| as bits: in the order of the magnitudes, Inf and NaN above all."""
     return x.bits() & 0x7FFFFFFF
-
-
-def largest_lane(k: Kernel, f: Function, x: Value) -> Value:
-    """The largest number of a vector of integers."""
-    most = x.lane(0)
-    for lane in range(1, k.lanes):
-        most = x.lane(lane).max(most)
-    return most
 
 
 def pair_of(k: Kernel, tiles: Pointer, key: Value, vector: Value) -> Pointer:

@@ -15,7 +15,7 @@ STATISTICS = ("best", "mass", "heat", "reach")
 # What blocks of a run, which take turns, need not have for themselves.
 SHARED = frozenset((
     *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
-    *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting"),
+    *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period"),
 ))  # fmt: skip
 FLOAT_BYTES = 4
 TILE_ROWS = 16
@@ -60,6 +60,8 @@ class Workspace:
     | climbed | m_old − m, where it rises | row |
     | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
     | rows | what is known of all the rows together, and where the parts begin that blocks share | 8 |
+    | unfit | NaN for rows that the unit cannot do, else 0 | row |
+    | period | what is known of the period that is at work (packs) | 8 |
     | waiting | keys whose weights wait, and the address of their values | 2 |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
@@ -68,7 +70,7 @@ class Workspace:
         lanes, rows, row_bytes = isa.lanes(key.element_bytes), key.block_rows, key.row_bytes
         tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
         parts = {
-            "query": (key.dim + lanes) * row_bytes,
+            "query": (key.dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes,
             "output": (key.value_dim + lanes) * row_bytes if not key.gradients else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
             "scores": tile * row_bytes,
@@ -123,7 +125,9 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
         "nothing": TILE_BYTES,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
+        "unfit": key.row_bytes,
         "waiting": 16,
+        "period": 64,
         "tile_sum": key.row_bytes,
         **dict.fromkeys(("tile_heat", "tile_reach", "climbed"), key.row_bytes if key.see else 0),
     }
