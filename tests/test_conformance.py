@@ -24,6 +24,8 @@ SAME_BITS = 8  # every so many cases the kernel without see is compiled too, and
 def test_the_kernels_keep_the_definition(
     case: Case, dtype: str, instructions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if instructions == "amx" and dtype == "float64":
+        pytest.skip("the matrix unit has no float64: the kernels are avx512's")
     monkeypatch.setenv("SIGHTLINE_ISA", instructions)
     inputs = build(case, dtype)
     given = (inputs.query, inputs.key, inputs.value)
