@@ -115,7 +115,7 @@ def verdicts(rows: Sequence[Row], targets: Iterable[Target], ours: str) -> list[
     """For each cell where ours ran: the best peer, and the targets met or missed."""
     cells: dict[tuple[str, str, int, str], list[Row]] = {}
     for row in rows:
-        if row.peer != ours and row.ours_faster is not None:
+        if row.library != ours and row.ours_faster is not None:
             cells.setdefault((row.shape, row.dtype, row.threads, row.isa), []).append(row)
     targets = list(targets)
     return [text for cell, peers in cells.items() for text in _verdict(cell, peers, targets)]

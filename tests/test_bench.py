@@ -46,6 +46,12 @@ def test_pairs_are_the_processors_own() -> None:
     assert text.count("vdpbf16ps") == peaks._sums(isa.chosen())
 
 
+def test_tiles_are_the_processors_own() -> None:
+    text = compiler.assembly(peaks._LOOPS["tiles"](isa.target("amx")), isa.target("amx"))
+    assert text.count("tdpbf16ps") == peaks.TILES_A_TURN
+    assert text.count("tilerelease") == 1
+
+
 def test_reading_reads_every_byte() -> None:
     loop = peaks._loop("read", isa.chosen())
     memory = np.zeros(8 * isa.chosen().vector_bytes * 3, np.uint8)
@@ -64,7 +70,9 @@ def test_peaks_count_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     flops = 2 * peaks.TURNS * peaks._sums(target) * target.vector_bytes / 4
     assert found.fma == pytest.approx(2 * flops / 1e9)
     assert found.read == pytest.approx(2 * (1 << 12) / 1e9)
-    if found.pairs is not None:
+    if target.multiplies_tiles:
+        assert found.pairs == pytest.approx(2 * 2 * peaks.TURNS * 4 * 2 * 16 * 16 * 32 / 1e9)
+    elif found.pairs is not None:
         assert found.pairs == pytest.approx(2 * found.fma)
 
 

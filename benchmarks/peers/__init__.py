@@ -79,6 +79,7 @@ _TORCH_AVX2 = {
 }
 _ALL = [
     Peer(OURS, "ours:attention", "sightline", _TORCH_DTYPES, avx2={"SIGHTLINE_ISA": "avx2"}),
+    Peer(f"{OURS}-high", "ours:high", "sightline", ("float32",), avx2={"SIGHTLINE_ISA": "avx2"}),
     Peer("torch", "pytorch:sdpa", "torch", _TORCH_DTYPES, avx2=_TORCH_AVX2),
     Peer("torch-additive", "pytorch:sdpa_additive", "torch", _TORCH_DTYPES, avx2=_TORCH_AVX2),
     Peer("torch-folded", "pytorch:sdpa_folded", "torch", _TORCH_DTYPES, avx2=_TORCH_AVX2),

@@ -8,7 +8,12 @@ import sightline
 from benchmarks.peers import Case, Prepared
 
 
-def attention(case: Case, threads: int) -> Prepared:
+def high(case: Case, threads: int) -> Prepared:
+    """The same with `precision="high"`."""
+    return attention(case, threads, precision="high")
+
+
+def attention(case: Case, threads: int, precision: str = "highest") -> Prepared:
     """`sightline.attention`, causal and window by their names, a boolean mask where there is one."""
     sightline.set_num_threads(threads)
     shape = case.shape
@@ -18,7 +23,13 @@ def attention(case: Case, threads: int) -> Prepared:
     def call() -> None:
         last[:] = [
             sightline.attention(
-                case.query, case.key, case.value, mask=mask, causal=shape.causal, window=shape.window
+                case.query,
+                case.key,
+                case.value,
+                mask=mask,
+                causal=shape.causal,
+                window=shape.window,
+                precision=precision,
             )
         ]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sightline.cpu import amx, isa
 from sightline.cpu import compile as compiler
-from sightline.cpu import isa
 from sightline.cpu.emit import Module
 from sightline.cpu.values import ADDRESS, BFLOAT, FLOAT, I32, INT, vector
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ROUNDS = 7  # of which the best counts
 TURNS = 1 << 20  # of a computing loop: some ms
 READ_BYTES = 1 << 28  # of a reading loop: beyond every cache
+TILES_A_TURN, FLOPS_A_TILE = 4, 2 * 16 * 16 * 32  # of a matrix unit: 16 × 16 sums of 32 products
 AHEAD = 512  # bytes that reading fetches ahead
 
 
@@ -40,7 +41,7 @@ class Peaks:
     fma: float
     """GFLOP/s of float32 multiply-adds"""
     pairs: float | None
-    """GFLOP/s of bfloat16 pairs summed in float32, where the processor has an instruction for them"""
+    """GFLOP/s of bfloat16 products summed in float32, where the processor has instructions for them"""
     read: float
     """GB/s read from memory"""
 
@@ -63,7 +64,11 @@ def measure(threads: int) -> Peaks:
     memory = np.ones(READ_BYTES * threads, np.uint8)  # written once, so that it is there
     fma = _best(_loop("fma", target), [(0, TURNS)] * threads)
     pairs = None
-    if "avx512bf16" in target.extras:
+    if target.multiplies_tiles:
+        done = TURNS * TILES_A_TURN * FLOPS_A_TILE
+        turns = [(memory.ctypes.data + i * amx.CONFIG_BYTES, TURNS) for i in range(threads)]
+        pairs = done * threads / _best(_loop("tiles", target), turns) / 1e9
+    elif "avx512bf16" in target.extras:
         pairs = 2 * flops * threads / _best(_loop("pairs", target), [(0, TURNS)] * threads) / 1e9
     parts = [(memory.ctypes.data + i * READ_BYTES, READ_BYTES) for i in range(threads)]
     read = READ_BYTES * threads / _best(_loop("read", target), parts) / 1e9
@@ -124,6 +129,22 @@ def _pairs(target: Isa) -> str:
     return _computing(target, step)
 
 
+def _tiles(target: Isa) -> str:
+    """Products of tiles that hold whatever they held, into four sums in turn."""
+    module = Module(target)
+    with module.function("attend", ADDRESS, INT, returns=INT) as f:
+        place, turns = f.arguments()
+        amx.configure(f, place)
+        for register in range(8):
+            amx.clear(f, register)
+        with f.loop(0, turns):
+            for total in range(TILES_A_TURN):
+                amx.multiply(f, total, 4 + total % 2, 6 + total // 2)
+        amx.release(f)
+        f.give(0)
+    return str(module)
+
+
 def _read(target: Isa) -> str:
     module, lanes = Module(target), target.vector_bytes // 4
     kind: Any = vector(I32, lanes)
@@ -142,4 +163,4 @@ def _read(target: Isa) -> str:
     return str(module)
 
 
-_LOOPS = {"fma": _fma, "pairs": _pairs, "read": _read}
+_LOOPS = {"fma": _fma, "pairs": _pairs, "tiles": _tiles, "read": _read}

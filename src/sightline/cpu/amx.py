@@ -67,7 +67,13 @@ def _store(f: Function, register: int, place: Pointer, row: int) -> None:
     _instruct(f, "tilestored64", register, place, f.value(row))
 
 
-def _multiply(f: Function, total: int, left: int, right: int) -> None:
+def clear(f: Function, register: int) -> None:
+    """Zeros, slowly: before sums, load a tile of zeros instead."""
+    _instruct(f, "tilezero", register)
+
+
+def multiply(f: Function, total: int, left: int, right: int) -> None:
+    """Total[i, j] += Σ left[i, 2c + u] · right[c, 2j + u] over c < 16 and u < 2."""
     _instruct(f, "tdpbf16ps", total, left, right)
 
 
@@ -128,7 +134,7 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
                 _load(f, right, s.right(f.value(d), g))
             if not ahead:
                 _load(f, left, s.left(x, f.value(d)))
-            _multiply(f, total, left, right)
+            multiply(f, total, left, right)
         late.store(total, *s.result(x, g))
 
 
@@ -146,7 +152,7 @@ def _by_terms(
             for n in range(terms):
                 _load(f, 5 + n, s.right(d, g) + n * TILE_BYTES)
             for a, b in PRODUCTS[terms]:
-                _multiply(f, total, 2 + a, 5 + b)
+                multiply(f, total, 2 + a, 5 + b)
     for total, g in enumerate(vectors):
         late.store(total, *s.result(x, g))
 

@@ -9,8 +9,8 @@
                 join the periods before                  state.join
         for each block: output = O / l                   forward.Block.finish
 
-Every block has working memory of its own, so it finds its state as it left it. Numbers that are no sums of bfloat16
-terms (see terms) make l NaN: then `finish` does the rows again with care, without the unit.
+Every block has working memory of its own, so it finds its state as it left it. Numbers that are no sums of
+bfloat16 terms (see terms) make l NaN: then `finish` does the rows again with care, without the unit.
 """
 
 from __future__ import annotations
