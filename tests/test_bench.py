@@ -71,7 +71,7 @@ def test_peaks_count_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.fma == pytest.approx(2 * flops / 1e9)
     assert found.read == pytest.approx(2 * (1 << 12) / 1e9)
     if target.multiplies_tiles:
-        assert found.pairs == pytest.approx(2 * 2 * peaks.TURNS * 4 * 2 * 16 * 16 * 32 / 1e9)
+        assert found.pairs == pytest.approx(2 * peaks.TURNS * 4 * 2 * 16 * 16 * 32 / 1e9)
     elif found.pairs is not None:
         assert found.pairs == pytest.approx(2 * found.fma)
 
