@@ -87,7 +87,8 @@ def expected(case: Case, dtype: str) -> Expected:
         output[index], relative[index] = head.output, weight_error(call, index, head)
         sees[index] = head.seen.any(axis=1)
         finite = np.where(np.isfinite(value), value, 0.0)
-        terms[index], squares[index] = head.weights @ abs(finite), head.weights**2 @ finite**2
+        used = head.weights * head.kept
+        terms[index], squares[index] = used @ abs(finite), used**2 @ finite**2
         seen = see(head, requested(PER_QUERY))
         off = statistics_bounds(call, index, head, arithmetic(dtype))
         for name in PER_QUERY:
@@ -166,6 +167,7 @@ def least(dtype: str, call: Call) -> float:
     """What underflow may lose: the output's smallest numbers, and weights below the arithmetic's."""
     finite = np.where(np.isfinite(call.value.astype(np.float64)), call.value.astype(np.float64), 0.0)
     weight = float(np.finfo(arithmetic(dtype)).tiny) * call.problem.keys
+    weight /= 1 - call.problem.dropout_p
     return smallest_number(dtype) + weight * float(abs(finite).max(initial=0.0))
 
 

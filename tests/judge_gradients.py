@@ -112,12 +112,13 @@ class _Bounds:
             for x in (call.query[index], call.key[shared], call.value[shared])
         )
         d_output, d_lse = self.d_output[index], self.d_lse[index][:, None]
-        w, seen = np.nan_to_num(steps.weights), steps.seen
+        w, seen, kept = np.nan_to_num(steps.weights), steps.seen, steps.kept
+        used = w * kept
         products = np.nan_to_num(d_output * steps.output)
         delta, each = products.sum(axis=1, keepdims=True), abs(products).sum(axis=1, keepdims=True)
         root = np.sqrt((products**2).sum(axis=1, keepdims=True))
         off_delta = DEVIATIONS * ((u * np.sqrt(p.value_dim) + self.own) * root + u * each)
-        dp, dp_size = d_output @ value.T, abs(d_output) @ abs(value).T
+        dp, dp_size = d_output @ value.T * kept, abs(d_output) @ abs(value).T * kept
         r = np.nan_to_num(DEVIATIONS * u * weight_error(call, index, steps)[:, None], posinf=0.0)
         inside = dp - delta + d_lse
         ds = np.where(seen, w * inside, 0.0)
@@ -149,8 +150,10 @@ class _Bounds:
         weight = u * np.hypot(
             abs(p.scale) * np.sqrt((p.dim / 6 + 1) * (query**2 @ key.T**2)), np.nan_to_num(steps.lse)[:, None]
         )
-        chance = np.hypot(w * np.hypot(sums * np.sqrt(d_output**2 @ value.T**2), off_root), weight * d_scores)
-        self.chance["value"][shared] += (weight * w).T ** 2 @ np.nan_to_num(d_output) ** 2
+        chance = np.hypot(
+            w * np.hypot(sums * kept * np.sqrt(d_output**2 @ value.T**2), off_root), weight * d_scores
+        )
+        self.chance["value"][shared] += (weight * used).T ** 2 @ np.nan_to_num(d_output) ** 2
         self._product("query", index, d_scores, off_scores, key)
         self._product("key", shared, d_scores.T, off_scores.T, query)
         self.chance["query"][index] += (
@@ -160,8 +163,8 @@ class _Bounds:
         self._product(
             "value",
             shared,
-            w.T,
-            (r * w + lost * 0 + seen * np.finfo(arithmetic(self.dtype)).tiny).T,
+            used.T,
+            (r * used + lost * 0 + seen * np.finfo(arithmetic(self.dtype)).tiny).T,
             d_output,
         )
         self._put("bias", index, off, abs(ds), ds**2)

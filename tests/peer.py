@@ -61,6 +61,8 @@ def has_answer(call: Call, inputs: Inputs) -> bool:
     """Whether PyTorch has all the options, in the same precision, and finite numbers in and out."""
     if call.sinks is not None or call.problem.softcap is not None or call.alibi_slopes is not None:
         return False
+    if call.problem.dropout_p:  # it drops other weights
+        return False
     if call.bias is not None and (call.bias.dtype != inputs.query.dtype or not (call.bias < np.inf).all()):
         return False
     finite = all(np.isfinite(x.astype(float)).all() for x in (inputs.query, inputs.key, inputs.value))

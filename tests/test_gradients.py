@@ -49,6 +49,7 @@ CALLS = {
     "sinks and empty rows": plain(sinks=normal(4), mask=DARK),
     "a head without its sink": plain(sinks=np.array([0.1, -np.inf, 0.3, 2.0])),
     "alibi": plain(alibi_slopes=normal(4), query_offset=1),
+    "dropout": plain(dropout_p=0.4, seed=3, causal=True, query_offset=2, sinks=normal(4)),
     "layout": plain() | {"query": normal(2, 3, 4, 4), "key": normal(2, 5, 2, 4), "value": normal(2, 5, 2, 2)},
     "rank 2": {"query": normal(3, 4), "key": normal(5, 4), "value": normal(5, 2), "bias": normal(3, 5)},
     "keys broadcast": plain() | {"key": normal(1, 2, 5, 4), "value": normal(1, 2, 5, 2)},

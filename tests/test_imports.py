@@ -41,6 +41,7 @@ ANNEXES = {
     "operands": "problem",
     "options": "problem",
     "reference_call": "reference",
+    "reference_dropout": "reference",
     "reference_gradients": "reference",
     "reference_statistics": "reference",
     "explain": "reference",

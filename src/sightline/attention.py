@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sightline import arrays
 from sightline.calls import OPTIONS, ready
 from sightline.cpu.run import OPERANDS
+from sightline.options import check_seed
 from sightline.see import See, Seen, requested
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def attention(
     sinks: Any = None,
     alibi_slopes: Any = None,
     score_mod: Callable[..., Any] | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
     layout: str = "BHLD",
     precision: str = "highest",
     see: See | Sequence[str] | None = None,
@@ -59,6 +62,11 @@ def attention(
         sinks: (Hq,) logits that take part in the softmax's denominator only.
         alibi_slopes: (Hq,); slope · |p − j| is subtracted from the score.
         score_mod: not yet: a function of the score comes in a later version.
+        dropout_p: probability, 0 to 1, with which a weight is dropped; the others are divided by 1 − dropout_p.
+            What `see` says is of the weights before. Default 0: none is.
+        seed: int from 0 to 2**64 − 1, required with dropout_p > 0. Which weights are dropped is a function of the
+            seed, sequence, query head, query and key alone: the same seed drops the same ones, here and in
+            `attention_vjp`.
         layout: "BHLD", or "BLHD" for arrays (…, L, H, D).
         precision: "highest", "high" or "default": how much a float32 product may be rounded. Everything runs
             at "highest" so far.
@@ -89,18 +97,19 @@ def attention(
     """
     if score_mod is not None:
         raise NotImplementedError("score_mod= is not there yet; it comes in a later version of sightline.")
+    seed = check_seed(seed, dropout_p)
     request = None if see is None else requested(see)
     operands = (query, key, value, mask, bias, sinks, alibi_slopes, out)
-    options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision)
+    options = (causal, window, query_offset, key_lengths, scale, softcap, layout, precision, dropout_p)
     try:
         call, operands = ready(operands, options, request)
     except arrays.FollowedError as followed:
         named = dict(zip(OPERANDS, operands, strict=True)) | dict(zip(OPTIONS, options, strict=True))
-        return FRONTS[followed.framework](**named, see=see)
+        return FRONTS[followed.framework](**named, seed=seed, see=see)
     result = operands[-1]
     if result is None:
         result = call.result(query)
         operands = (*operands[:-1], result)
-    seen = call.run(operands, query_offset, key_lengths)
+    seen = call.run(operands, query_offset, key_lengths, seed)
     output = out if out is not None else arrays.give_back(query, result)
     return output if request is None else (output, Seen(**seen))

@@ -20,7 +20,17 @@ from sightline.see import PER_QUERY, See
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-OPTIONS = ("causal", "window", "query_offset", "key_lengths", "scale", "softcap", "layout", "precision")
+OPTIONS = (
+    "causal",
+    "window",
+    "query_offset",
+    "key_lengths",
+    "scale",
+    "softcap",
+    "layout",
+    "precision",
+    "dropout_p",
+)
 
 Operands = tuple[Any, ...]
 """In the order of OPERANDS, None where not given."""
@@ -48,15 +58,15 @@ class Ready:
         """Write the output of a call that asks nothing about the weights: see `Prepared.at`."""
         self._prepared.at(addresses, keep)
 
-    def run(self, operands: Operands, offset: object, lengths: object) -> dict[str, Any]:
+    def run(self, operands: Operands, offset: object, lengths: object, seed: int = 0) -> dict[str, Any]:
         """Write the output, if there is one, and give what was asked about the weights, by its name in Seen."""
         if not self._names and not self._second:
-            self._prepared.run(operands, {}, offset, lengths)
+            self._prepared.run(operands, {}, offset, lengths, seed)
             return {}
         query, p = operands[0], self.problem
         names = (*self._names, *FOR_SECOND_PASS) if self._second else self._names
         made = {name: arrays.empty_like(query, p.rows_shape, p.statistics_dtype) for name in names}
-        self._prepared.run(operands, made, offset, lengths)
+        self._prepared.run(operands, made, offset, lengths, seed)
         seen: dict[str, Any] = {name: arrays.give_back(query, made[name]) for name in self._names}
         if self._heads is not None:
             heads = list(self._heads)

@@ -55,6 +55,8 @@ def explain(
     sinks: object = None,
     alibi_slopes: object = None,
     score_mod: ScoreMod | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
     layout: str = "BHLD",
 ) -> Explanation:
     """The five steps of attention on small arrays: `scores`, `scaled`, `masked`, `weights`, `output`.
@@ -63,8 +65,8 @@ def explain(
     those of `attention`; `score_mod` takes whole matrices, as (score, batch, head, p, j).
 
     Returns:
-        An `Explanation`: float64 arrays `scores`, `scaled`, `capped`, `masked`, `weights` (…, Hq, Lq, Lk),
-        `output` in the caller's layout, `lse` and `max_score` (…, Hq, Lq). It prints as tables.
+        An `Explanation`: float64 arrays `scores`, `scaled`, `capped`, `masked`, `weights`, `kept` (…, Hq,
+        Lq, Lk), `output` in the caller's layout, `lse` and `max_score` (…, Hq, Lq). It prints as tables.
 
     Raises:
         TypeError, ValueError: what came, what was expected, and what to try.
@@ -126,6 +128,8 @@ def explain(
         sinks=sinks,
         alibi_slopes=alibi_slopes,
         score_mod=score_mod,
+        dropout_p=dropout_p,
+        seed=seed,
         layout=layout,
     )
     steps = all_heads(call)
@@ -139,6 +143,7 @@ def summary(problem: Problem) -> str:
     given += [] if problem.softcap is None else [f"softcap {problem.softcap:.4g}"]
     given += ["causal"] if problem.causal else []
     given += [] if problem.window is None else [f"window {problem.window}"]
+    given += [] if not problem.dropout_p else [f"dropout {problem.dropout_p:.4g}"]
     given += ["key_lengths"] if problem.key_lengths else []
     given += [
         name for name in ("mask", "bias", "sinks", "alibi_slopes") if getattr(problem, name) is not None
@@ -163,9 +168,19 @@ def explained_head(steps: Explanation, index: tuple[int, ...]) -> list[str]:
         (f"scaled: scores × {problem.scale:.4g}{cap}", matrix_lines(steps.capped[where], "key", KEYS)),
         (masked_title(problem), matrix_lines(steps.masked[where], "key", KEYS, seen, blind)),
         ("weights: exp(masked − lse)", matrix_lines(steps.weights[where], "key", KEYS, seen, lse)),
+        *dropped_lines(steps, where),
         ("output: Σ weights · v", matrix_lines(output[where], "dim", DIMS)),
     ]
     return [*head_title(problem, index), *(line for title, lines in parts for line in ("", title, *lines))]
+
+
+def dropped_lines(steps: Explanation, where: tuple[int, ...]) -> list[tuple[str, list[str]]]:
+    """What dropout leaves of the weights, if there is any."""
+    if not steps.problem.dropout_p:
+        return []
+    kept = steps.kept[where]
+    left = matrix_lines(steps.weights[where] * kept, "key", KEYS, steps.seen[where] & (kept > 0))
+    return [("dropout: weights / (1 − dropout_p), · where dropped", left)]
 
 
 def head_title(problem: Problem, index: tuple[int, ...]) -> list[str]:

@@ -67,6 +67,6 @@ def look_only(
     """
     request = requested(see)
     operands = (query, key, None, mask, bias, sinks, alibi_slopes, None)
-    options = (causal, window, query_offset, key_lengths, scale, softcap, layout, "highest")
+    options = (causal, window, query_offset, key_lengths, scale, softcap, layout, "highest", 0.0)
     call, operands = ready(operands, options, request, values=False)
     return Seen(**call.run(operands, query_offset, key_lengths))

@@ -90,6 +90,37 @@ def check_softcap(value: object, dtype: str) -> float | None:
     return number
 
 
+def check_dropout(value: object) -> float:
+    """The probability with which a weight is dropped."""
+    expected = "expected a number from 0 to 1, the probability with which a weight is dropped"
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"dropout_p is {describe(value)}; {expected}; try dropout_p=0.0 for no dropout.")
+    p = float(value)
+    if not 0 <= p <= 1:
+        hint = f"dropout_p={p / 100:g}" if 1 < p <= 100 else "dropout_p=0.0 for no dropout"
+        raise ValueError(f"dropout_p is {p:g}; {expected}; try {hint}.")
+    return p
+
+
+def check_seed(value: object, dropout_p: object) -> int:
+    """The seed that says which weights are dropped; 0 where there is no dropout and none is given."""
+    if value is None and type(dropout_p) is float and not dropout_p:  # nearly every call
+        return 0
+    p = check_dropout(dropout_p)
+    expected = "expected an int from 0 to 2**64 − 1, which says which weights are dropped"
+    if value is None:
+        if not p:
+            return 0
+        raise ValueError(
+            f"dropout_p is {p:g} and seed is None; {expected}; try seed=0 and another one for each call, or "
+            f"sightline.torch.attention, which draws one."
+        )
+    seed = whole(value, "seed", "an int from 0 to 2**64 − 1")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}; {expected}; try seed={seed % 2**64}.")
+    return seed
+
+
 def check_window(value: object) -> Window | None:
     """(left, right), both ends included, None being unbounded; a window that bounds nothing becomes None."""
     if value is None:

@@ -40,6 +40,7 @@ LEAST_RUN = (
 )
 MOST_RUNS = 16  # … and so many items to a head at most
 BIAS_TILES = 16  # of a run of keys for the gradient of a bias: each run reads its queries anew
+_STEPS = ("scaled", "softcap", "bias", "alibi", "sinks", "mask", "dropout")
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -67,6 +68,8 @@ class KernelKey:
     softcap: bool = False
     alibi: bool = False
     sinks: bool = False
+    dropout: bool = False
+    """some weights are dropped before they meet the values"""
     few: int = 0
     """query rows of a block, rounded up to a power of two, where they are too few to put them in lanes; or 0"""
     split: bool = False
@@ -307,7 +310,7 @@ class Plan:
     def __str__(self) -> str:
         """What runs, on three lines."""
         p, k = self.problem, self.kernel
-        steps = [name for name in ("scaled", "softcap", "bias", "alibi", "sinks", "mask") if getattr(k, name)]
+        steps = [name for name in _STEPS if getattr(k, name)]
         steps += [f"see {name}" for name in k.see]
         steps += [name for name, on in (("band", k.banded), ("K staged", k.stage_key)) if on]
         steps += [f"products of {k.terms} bfloat16 term{'s'[: k.terms - 1]}"] if k.terms else []
@@ -367,6 +370,7 @@ def plan(
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
         sinks=p.sinks is not None and not second,
+        dropout=p.dropout_p > 0 and values and not second,
         few=few,
         see=see,
         listed=chosen is not None,

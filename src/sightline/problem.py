@@ -45,6 +45,8 @@ class Problem:
     """whether the keys of each sequence end early, at lengths given at run time"""
     scale: float
     softcap: float | None
+    dropout_p: float
+    """the probability with which a weight is dropped; by which seed is said at run time"""
     precision: str
     layout: str
     """the caller's order of axes, "BHLD" or "BLHD": batch, heads, length, dim"""
@@ -70,6 +72,7 @@ class Problem:
         alibi_slopes: Spec | None = None,
         layout: str = "BHLD",
         precision: str = "highest",
+        dropout_p: object = 0.0,
         out: Spec | None = None,
     ) -> "Problem":
         """The problem that these arrays and options pose.
@@ -102,6 +105,7 @@ class Problem:
             key_lengths=_key_lengths(key_lengths, batch, keys),
             scale=options.check_scale(scale, dim, query.dtype),
             softcap=options.check_softcap(softcap, query.dtype),
+            dropout_p=options.check_dropout(dropout_p),
             precision=options.word(precision, "precision", options.PRECISIONS),
             layout=layout,
             rank=rank,

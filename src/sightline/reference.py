@@ -7,13 +7,15 @@ Every kernel is tested against this file and nothing else. For query i, at p = q
     capped   softcap · tanh(scaled / softcap)                if softcap
     masked   score_mod(capped) + bias − slope · |p − j|      where allowed, else −∞
     weights  exp(masked − lse)                               where masked is not −∞, else exactly 0
-    output   Σ_j weights · v_j                               over the keys that have a weight
+    kept     1/(1 − p), or 0 where the weight is dropped     1 without dropout
+    output   Σ_j weights · kept · v_j                        over the keys that have a weight and are kept
 
     allowed  mask and j < key_length and (j ≤ p if causal) and (p − left ≤ j ≤ p + right if window)
     lse      log(Σ_j exp(masked) + exp(sink))                natural logarithm
 
 A query that sees no key has output 0 and lse −∞ (with a sink: lse = sink). An undefined query, which sees a
 score of NaN or +∞, has NaN for output, lse and max_score. What a query does not see never reaches it.
+Which weights are dropped, `reference_dropout` says.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.reference_call import Array, Bool, Call, Float, Int, read
+from sightline.reference_dropout import kept_or_not
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +46,7 @@ class Steps:
     capped: Float  # (…, Hq, Lq, Lk)
     masked: Float  # (…, Hq, Lq, Lk)
     weights: Float  # (…, Hq, Lq, Lk)
+    kept: Float  # (…, Hq, Lq, Lk), 0 where a weight is dropped, else 1 / (1 − dropout_p)
     output: Float  # (…, Hq, Lq, Dv)
     lse: Float  # (…, Hq, Lq)
     max_score: Float  # (…, Hq, Lq), largest of `masked`: the sink is not a score
@@ -109,11 +113,12 @@ def one_head(call: Call, index: tuple[int, ...]) -> Steps:
     seen = ~np.isneginf(masked)  # (Lq, Lk)
     # exp(masked − lse), without the rounding of lse: at scores of 10³⁰ that would be all there is.
     weights = np.where(seen, np.exp(masked - shift[:, None]) / total[:, None], 0.0)
-    output = sum_over_seen(weights, seen, value)  # (Lq, Dv)
+    kept = factors(call, index)  # (Lq, Lk)
+    output = sum_over_seen(weights * kept, seen & (kept > 0), value)  # (Lq, Dv)
 
     undefined = np.isnan(lse)
     output[undefined], max_score[undefined] = np.nan, np.nan
-    return Steps(scores, scaled, capped, masked, weights, output, lse, max_score, p[:, 0])
+    return Steps(scores, scaled, capped, masked, weights, kept, output, lse, max_score, p[:, 0])
 
 
 def modified(call: Call, index: tuple[int, ...], score: Float, p: Int, j: Int) -> Float:
@@ -144,6 +149,15 @@ def allowed(call: Call, index: tuple[int, ...], p: Int, j: Int) -> Bool:
     return may
 
 
+def factors(call: Call, index: tuple[int, ...]) -> Float:
+    """What dropout multiplies each weight by, (Lq, Lk)."""
+    problem, *batch, head = call.problem, *index
+    if not problem.dropout_p:
+        return np.ones((problem.queries, problem.keys))
+    sequence = int(np.ravel_multi_index(tuple(batch), problem.batch)) if batch else 0
+    return kept_or_not(call.seed, problem.dropout_p, sequence, head, problem.queries, problem.keys)
+
+
 def denominator(masked: Float, max_score: Float, sink: float) -> tuple[Float, Float]:
     """Shift and total, (Lq,) each, with exp(shift) · total = Σ_j exp(masked) + exp(sink): none overflows."""
     top = np.maximum(max_score, sink)
@@ -165,9 +179,10 @@ def sum_over_seen(weights: Float, seen: Bool, values: Float) -> Float:
 def empty_steps(problem: Problem) -> Steps:
     """Room for the steps of all heads."""
     rows = (*problem.batch, problem.heads, problem.queries)
-    scores, scaled, capped, masked, weights = (np.empty((*rows, problem.keys)) for _ in range(5))
+    scores, scaled, capped, masked, weights, kept = (np.empty((*rows, problem.keys)) for _ in range(6))
     output, lse, max_score = np.empty((*rows, problem.value_dim)), np.empty(rows), np.empty(rows)
-    return Steps(scores, scaled, capped, masked, weights, output, lse, max_score, np.empty(rows, np.int64))
+    positions = np.empty(rows, np.int64)
+    return Steps(scores, scaled, capped, masked, weights, kept, output, lse, max_score, positions)
 
 
 def as_called(steps: Steps, problem: Problem) -> Steps:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sightline.arrays import to_numpy, view
+from sightline.options import check_seed
 from sightline.problem import Problem, int_or_spec, sequence_ints
 
 Array: TypeAlias = NDArray[Any]
@@ -35,6 +36,7 @@ class Call:
     offsets: Int  # (…)
     key_lengths: Int  # (…)
     score_mod: ScoreMod | None
+    seed: int
     shapes: dict[str, tuple[int, ...]]  # of the arrays as they came, by argument name
 
 
@@ -54,10 +56,13 @@ def read(
     sinks: object = None,
     alibi_slopes: object = None,
     score_mod: ScoreMod | None = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
     layout: str = "BHLD",
     precision: str = "highest",
 ) -> Call:
     """Every option of the door that changes the answer; `precision` is taken and changes nothing here."""
+    seed = check_seed(seed, dropout_p)
     named = {"query": query, "key": key, "value": value, "mask": mask, "bias": bias}
     named |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
     required = ("query", "key", "value")  # a None among these is an error in the view's words
@@ -70,6 +75,7 @@ def read(
         window=window,
         scale=scale,
         softcap=softcap,
+        dropout_p=dropout_p,
         layout=layout,
         precision=precision,
     )
@@ -89,6 +95,7 @@ def read(
             problem.keys if key_lengths is None else key_lengths, "key_lengths", problem
         ),
         score_mod=score_mod,
+        seed=seed,
         shapes={name: x.shape for name, x in arrays.items()},
     )
 

@@ -3,9 +3,9 @@
 For dO = ∂loss/∂output and dlse = ∂loss/∂lse, with S the masked scores, P the weights and O the output:
 
     delta = Σ_d dO · O                                   one number for each query
-    dP = dO · Vᵀ
+    dP = (dO · Vᵀ) · kept                                kept: dropout's 0 or 1/(1 − p)
     dS = P · (dP − delta + dlse)                         0 wherever P is
-    dV = Pᵀ · dO
+    dV = (P · kept)ᵀ · dO
     dbias = dS
     dslope = −Σ_ij dS · |p − j|
     dsink = Σ_i exp(sink − lse) · (dlse − delta)         a sink is a key whose value is 0
@@ -100,7 +100,8 @@ def head_gradients(
 
     sees = seen.any(axis=1, keepdims=True)  # (Lq, 1)
     delta = np.where(sees, d_output * steps.output, 0.0).sum(axis=1, keepdims=True)  # (Lq, 1)
-    d_weights = d_output @ value.T  # (Lq, Lk)
+    used = seen & (steps.kept > 0)  # (Lq, Lk)
+    d_weights = np.where(used, d_output @ value.T * steps.kept, 0.0)  # (Lq, Lk)
     d_masked = np.where(seen, weights * (d_weights - delta + d_lse[:, None]), 0.0)
 
     slope = 1.0 if problem.softcap is None else 1 - (steps.capped / problem.softcap) ** 2
@@ -111,7 +112,7 @@ def head_gradients(
     return Gradients(
         query=sum_over_seen(d_scores, seen, key),
         key=sum_over_seen(d_scores.T, seen.T, query),
-        value=sum_over_seen(weights.T, seen.T, d_output),
+        value=sum_over_seen((weights * steps.kept).T, used.T, d_output),
         bias=d_masked,
         sinks=(sink_weight * (d_lse[:, None] - delta)).sum(),
         alibi_slopes=-(d_masked * distance).sum(),

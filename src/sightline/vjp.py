@@ -8,7 +8,7 @@ from sightline import arrays
 from sightline.cpu import isa, threads
 from sightline.cpu.differentiate import differentiate
 from sightline.gradient_call import GradientCall
-from sightline.options import describe
+from sightline.options import check_seed, describe
 from sightline.passes import GRADIENTS, passes
 from sightline.problem import Problem, int_or_spec
 
@@ -46,6 +46,8 @@ def attention_vjp(
     softcap: float | None = None,
     sinks: Any = None,
     alibi_slopes: Any = None,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
     layout: str = "BHLD",
     precision: str = "highest",
     wanted: Sequence[str] = ("query", "key", "value"),
@@ -74,6 +76,8 @@ def attention_vjp(
         softcap: See query.
         sinks: See query.
         alibi_slopes: See query.
+        dropout_p: See query.
+        seed: See query: the weights that were dropped there are dropped here.
         layout: See query.
         precision: See query.
         wanted: names of the arrays whose gradients to make: "query", "key", "value", "bias", "sinks",
@@ -96,7 +100,7 @@ def attention_vjp(
 
     Source: Dao, FlashAttention-2, 2023, https://arxiv.org/abs/2307.08691
     """
-    asked = _asked(wanted)
+    asked, seed = _asked(wanted), check_seed(seed, dropout_p)
     named = {"query": query, "key": key, "value": value, "mask": mask, "bias": bias}
     named |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
     views = {
@@ -110,6 +114,7 @@ def attention_vjp(
         window=window,
         scale=scale,
         softcap=softcap,
+        dropout_p=dropout_p,
         layout=layout,
         precision=precision,
     )
@@ -117,6 +122,7 @@ def attention_vjp(
         if named[name] is None:
             raise ValueError(f'wanted has "{name}", but there is no {name} in the call; try leaving it out.')
     call = GradientCall(problem, views)
+    call.numbers["seed"] = seed
     call.read(output, "output", "out")
     call.read(grad_output, "grad_output", "d_out")
     call.read_rows(lse, "lse", "lse")

@@ -43,6 +43,8 @@ _NAMES = (
     *("left", "right"),
     # Numbers, as the bits of a float64. exponent: what a score is multiplied by inside 2^x.
     *("scale", "exponent", "softcap"),
+    # Of dropout: the seed's 64 bits, the largest hash that drops a weight; then numbers, 1 − p and 1 / (1 − p).
+    *("seed", "drop_limit", "keep", "keep_scale"),
 )
 SLOT = {name: index for index, name in enumerate(_NAMES)}
 SLOTS = len(_NAMES)

@@ -4,6 +4,8 @@
     dS = P·(dP − delta)                   delta = Σ_d dO·O − dlse
     dS = dS·(1 − tanh²)·scale             through softcap and scale, for dQ and dK
 
+With dropout dP and, for dV, P are 0 where the forward pass dropped the weight, else 1/(1 − p) times as large.
+
 In powers of two, as in the softmax: P = 2^((S − shift)·c + lift), where shift is the score whose weight would
 be 1, rounded, and lift makes good for that. An lse of thousands is itself rounded by too much: such rows are gone
 through once before, as the softmax does it with care, for their largest score and the sum of their weights.
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import packing
+from sightline.cpu import dropout, packing
 from sightline.cpu.softmax import UNROLL, UNSEEN
 from sightline.cpu.statistics import LN_2
 from sightline.cpu.values import (
@@ -130,6 +132,8 @@ class _Row:
         self.careful, self.for_bias = careful, for_bias
         self.shift, self.lift, self.delta = (k.table(w, part)[g] for part in ("shift", "lift", "delta"))
         self.c, self.scale = k.number(a, "exponent"), k.number(a, "scale")
+        self.drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
+        self.keep_scale = k.number(a, "keep_scale")
         self.leans = "alibi_slopes" in k.key.gradients
         if self.leans:
             self.lean = f.variable(f.zeros(k.vec))
@@ -141,6 +145,11 @@ class _Row:
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
         p = exp2((s - self.shift).fma(self.c, self.lift))
+        unkept = unseen
+        if self.drop is not None:
+            kept = self.drop.kept(number)
+            unkept = unseen | ~kept
+            dp = kept.where(dp * self.keep_scale, 0.0)
         ds = p * (dp - self.delta)
         if self.leans:
             away = self.position - (number - self.origin).to(k.compute).splat(k.lanes)
@@ -149,7 +158,8 @@ class _Row:
             ds = ds * k.table(self.w, "steepness")[j, g] if k.key.softcap else ds
             ds = ds * self.scale
         nothing = UNSEEN if self.careful else 0.0
-        return unseen.where(nothing, p), unseen.where(nothing, ds + 0.0 if self.careful else ds)
+        used = p if self.drop is None else p * self.keep_scale
+        return unkept.where(nothing, used), unseen.where(nothing, ds + 0.0 if self.careful else ds)
 
     def end(self) -> None:
         """The tile's sums join the row's."""

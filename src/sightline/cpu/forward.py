@@ -151,7 +151,7 @@ class Block:
         """Output = O / l, and what was asked about the weights."""
         k = self.k
         statistics.finish(k, f, a, w, rows.vectors, careful=careful)
-        softmax.finish(k, f, w, rows.vectors, careful=careful)
+        softmax.finish(k, f, a, w, rows.vectors, careful=careful)
         f.call(self.lanes_to_rows, k.argument(f, a, "out_step"), f.value(k.key.value_dim), rows.vectors, w)
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows, *, careful: bool) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu import formats
+from sightline.cpu import dropout, formats
 from sightline.cpu.arguments import BATCH_COLUMNS
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.tiles import CACHE_LINE
@@ -151,6 +151,7 @@ class _RowTables:
             for name in self.operands
         }
         self.first_number = batch * k.argument(f, a, "all_heads") * k.argument(f, a, "all_queries")
+        self.drop = dropout.of_sequence(k, f, a, batch) if k.key.dropout else None
         self.position, self.length = of_sequence(sequence, "position"), of_sequence(sequence, "length")
         start = (f.value(0), self.length, f.value(0), self.length)
         if k.key.banded:  # begin = min first, end = max end, full_begin = max first, full_end = min end
@@ -188,6 +189,8 @@ class _RowTables:
             (self.k.place(self.w, "see_rows") + r * 8).store(exists.where(number, -1))
         if self.key.sinks:
             self._number(r, "sink", self._of_head("sinks", head))
+        if self.drop is not None:
+            dropout.store_row(self.k, self.w, r, self.drop, head, query)
 
     def head(self, number: Value) -> Value:
         """The query head that is this one of those the pass is about."""

@@ -106,7 +106,12 @@ class Prepared:
         self._specs = specs
 
     def run(
-        self, given: tuple[Any, ...], seen: dict[str, Any], query_offset: object, key_lengths: object
+        self,
+        given: tuple[Any, ...],
+        seen: dict[str, Any],
+        query_offset: object,
+        key_lengths: object,
+        seed: int = 0,
     ) -> None:
         """Write the output into the last of the operands, and what is seen, on as many threads as are worth it."""
         if not self._out_checked:
@@ -118,6 +123,7 @@ class Prepared:
         put_addresses(block, *[0 if x is None else address(x) for x in given])
         for name, x in seen.items():
             block[SLOT[name]] = address(x)
+        block[SLOT["seed"]] = seed
         batches = self._with_values(query_offset, key_lengths)
         if batches is not self._batches:
             block[SLOT["batches"]] = address(batches)
@@ -280,6 +286,9 @@ def template(plan: Plan, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]
         "scale": float_bits(p.scale),
         "exponent": float_bits(LOG2_E if plan.kernel.scaled else LOG2_E * p.scale),
         "softcap": float_bits(p.softcap or 0.0),
+        "drop_limit": math.ceil(p.dropout_p * 2**32) - 1,
+        "keep": float_bits(1 - p.dropout_p),
+        "keep_scale": float_bits(1 / (1 - p.dropout_p) if p.dropout_p < 1 else 0.0),
     }
     for name, spec in specs.items():
         for part, stride in zip(("head", "row", "step"), spec.strides[-3:], strict=True):

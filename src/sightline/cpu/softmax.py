@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import statistics
+from sightline.cpu import dropout, statistics
 from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 
@@ -59,7 +59,7 @@ def weights(k: Kernel, *, careful: bool) -> Function:
             high[g], fade[g] = m, faded
             seen.rise(top[g], climbed, faded)
             sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
-            _each_key(k, f, w, g, (first, n), c, shift, sums, seen, careful=careful)
+            _each_key(k, f, a, w, g, (first, n), c, shift, sums, seen, careful=careful)
             tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
             total[g] = total[g].fma(faded, tile_sum)
             seen.end(tile_sum)
@@ -67,11 +67,12 @@ def weights(k: Kernel, *, careful: bool) -> Function:
 
 
 def _each_key(
-    k: Kernel, f: Function, w: Pointer, g: Value, keys: tuple[Value, Value], c: Value, m: Value,
+    k: Kernel, f: Function, a: Pointer, w: Pointer, g: Value, keys: tuple[Value, Value], c: Value, m: Value,
     sums: list[Variable], seen: statistics.Tile, *, careful: bool,
 ) -> None:  # fmt: skip
     """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
     (first, n), table, minus_m = keys, k.table(w, "scores"), -m
+    drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
     for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
         table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 
@@ -82,6 +83,8 @@ def _each_key(
             p = at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
         sums[chain].value = sums[chain].value + p
         seen.add(chain, p, x, key)
+        if drop is not None:  # after the sums: l and what is seen are those of all weights
+            p = drop.kept(key).where(p, UNSEEN if careful else 0.0)
         return p
 
     with f.loop(0, n, UNROLL, name="keys") as j:
@@ -111,12 +114,14 @@ def at_least(k: Kernel, p: Value, unseen: Value, otherwise: Value | float) -> Va
     return unseen.where(otherwise, (p < least).where(least, p))
 
 
-def finish(k: Kernel, f: Function, w: Pointer, vectors: Value, *, careful: bool) -> None:
+def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, careful: bool) -> None:
     """Sum = l and fade = 1 / l, what the output is divided by; fade = 0 for a row that saw no key."""
     total, fade = (k.table(w, part) for part in ("sum", "fade"))
     with f.loop(0, vectors, name="finish") as g:
         if careful:
             total[g] = total[g] * SHRINK
+        if k.key.dropout:
+            total[g] = total[g] * k.number(a, "keep")
         fade[g] = (total[g] == 0.0).where(0.0, f.value(1.0, k.vec) / total[g])
 
 

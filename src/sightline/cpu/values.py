@@ -132,6 +132,9 @@ class Value:
     def __or__(self, other: Operand) -> Value:
         return Value(self.f, self.f.builder.or_(*self._pair(other)))
 
+    def __xor__(self, other: Operand) -> Value:
+        return Value(self.f, self.f.builder.xor(*self._pair(other)))
+
     def __lshift__(self, other: Operand) -> Value:
         return Value(self.f, self.f.builder.shl(*self._pair(other)))
 

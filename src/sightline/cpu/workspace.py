@@ -44,6 +44,7 @@ class Workspace:
     | origin | position of the sequence's first query | one |
     | position, slope, sink, first, end | what differs from row to row | row |
     | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
+    | row_low, row_high | the two words of a row's key, for dropout | row |
     | best, mass, heat, reach, see_* | statistics | row |
     | counted | 1 for the rows that count for what keys receive, else 0 | row |
     | received_at, visible_at, diagonals_at, pooled_at | where an item's own sums lie | address (per row) |
@@ -89,6 +90,7 @@ class Workspace:
             **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), row_bytes),
             "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
+            **dict.fromkeys(("row_low", "row_high"), rows * 4 if key.dropout else 0),
             "counted": row_bytes,
             **dict.fromkeys(("received_at", "visible_at", "diagonals_at"), 8),
             "pooled_at": rows * 8,

@@ -102,7 +102,7 @@ def learn(
     boolean = attn_mask is not None and attn_mask.dtype == torch.bool
     mask, bias = (attn_mask, None) if boolean else (None, attn_mask)
     operands = (query, key, value, mask, bias, None, None, output)
-    options = (causal, None, 0 if causal else None, None, scale, None, "BHLD", "highest")
+    options = (causal, None, 0 if causal else None, None, scale, None, "BHLD", "highest", 0.0)
     call, _ = ready(operands, options, None)
     if len(_known) >= MOST_KNOWN:
         _known.clear()
