@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from sightline.arrays.torch_tensors import followed
 from sightline.attention import attention as door
 from sightline.see import Seen
-from sightline.torch import dense, seen
+from sightline.torch import dense, seeds, seen
 from sightline.torch.call import Call
 from sightline.torch.operator import ATTENTION
 
@@ -30,7 +30,8 @@ def attention(query: Any, key: Any, value: Any, **options: Any) -> Any:
         key: (…, Hkv, Lk, D).
         value: (…, Hkv, Lk, Dv).
         options: those of `sightline.attention`, which says what they mean. `query`, `key`, `value`, `bias`,
-            `sinks` and `alibi_slopes` have gradients, from the output and from `lse`.
+            `sinks` and `alibi_slopes` have gradients, from the output and from `lse`. Without a `seed`, calls with
+            `dropout_p` draw one from PyTorch's generator; it may also be a tensor (), of integers.
 
     Returns:
         As `sightline.attention`: the output, or with `see` a pair of it and a Seen.
@@ -52,7 +53,7 @@ def attention(query: Any, key: Any, value: Any, **options: Any) -> Any:
         tensors = [query, key, value]
         tensors += [x for name in TENSORS if (x := options.get(name)) is not None]
         if not (torch._C._len_torch_dispatch_stack() or any(map(_followed, tensors))):
-            return door(query, key, value, **options)
+            return door(query, key, value, **seeds.drawn_if_needed(options))
         if forward_ad._current_level >= 0:
             return _forward(query, key, value, **options)
     return _operator(query, key, value, **options)
@@ -90,6 +91,8 @@ def as_call(
     softcap: float | None = None,
     sinks: Any = None,
     alibi_slopes: Any = None,
+    dropout_p: float = 0.0,
+    seed: int | Any = None,
     layout: str = "BHLD",
     precision: str = "highest",
     see: str = "",
@@ -107,6 +110,7 @@ def as_call(
     return Call(
         *(query, key, value, mask, bias, sinks, alibi_slopes, offsets, lengths, offset, length),
         *(causal, left, right, scale, softcap, layout, precision, see),
+        *(seeds.as_tensor(seed, dropout_p, query.device), dropout_p),
     )
 
 

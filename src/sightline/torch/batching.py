@@ -17,7 +17,7 @@ BESIDE_SCORES = ("mask", "bias")
 def _forward(size: int, places: tuple[Any, ...], *arguments: Any) -> list[Any]:
     """Every entry of the axis at once, where it can be an axis of the batch."""
     call, where = Call(*arguments), Call(*places)
-    if not _in_one_call(where):
+    if not _in_one_call(call, where):
         return _one_by_one(ATTENTION, size, places, arguments)
     found = ATTENTION(*_batched(call, where, size))
     return [x.squeeze(1) for x in found] if _rank(call, where) == 2 else found
@@ -27,7 +27,7 @@ def _backward(size: int, places: tuple[Any, ...], *arguments: Any) -> list[Any]:
     """Every entry has gradients of its own: those of a head, of all its sequences together, need a call each."""
     call, where, rest = Call(*arguments[:FIELDS]), Call(*places[:FIELDS]), arguments[FIELDS:]
     per_head = any(rest[-1][DIFFERENTIABLE.index("sinks") :])
-    if per_head or not _in_one_call(where) or _rank(call, where) == 2:
+    if per_head or not _in_one_call(call, where) or _rank(call, where) == 2:
         return _one_by_one(BACKWARD, size, places, arguments)
     own = _first(call.bias, where.bias, size)  # (size, …) as given
     if own is not None:
@@ -39,9 +39,9 @@ def _backward(size: int, places: tuple[Any, ...], *arguments: Any) -> list[Any]:
     return found
 
 
-def _in_one_call(places: Call) -> bool:
-    """Whether the axis is only in tensors that have a batch."""
-    return all(
+def _in_one_call(call: Call, places: Call) -> bool:
+    """Whether the axis is only in tensors that have a batch, and entries do not depend on their number in it."""
+    return not call.dropout_p and all(
         place is None or name in (*TRIO, *BESIDE_SCORES)
         for name, place in zip(Call._fields, places, strict=True)
     )

@@ -27,6 +27,8 @@ class Call(NamedTuple):
     layout: str = "BHLD"
     precision: str = "highest"
     see: str = ""
+    seed: Any = None
+    dropout_p: float = 0.0
 
     def options(self) -> dict[str, Any]:
         """All but query, key, value and see, as the door takes them."""
@@ -44,12 +46,19 @@ class Call(NamedTuple):
             "softcap": self.softcap,
             "layout": self.layout,
             "precision": self.precision,
+            "dropout_p": self.dropout_p,
+            "seed": None if self.seed is None else self.seed_number(),
         }
+
+    def seed_number(self) -> int:
+        """The seed as the door takes it: a tensor's 64 bits have a sign."""
+        return int(self.seed) % 2**64
 
 
 SCHEMA = (
     "Tensor query, Tensor key, Tensor value, Tensor? mask, Tensor? bias, Tensor? sinks, Tensor? alibi_slopes, "
     "Tensor? query_offsets, Tensor? key_lengths, SymInt? query_offset, SymInt? key_length, bool causal, "
-    "SymInt? left, SymInt? right, float? scale, float? softcap, str layout, str precision, str see"
+    "SymInt? left, SymInt? right, float? scale, float? softcap, str layout, str precision, str see, "
+    "Tensor? seed, float dropout_p"
 )
 """The types of Call's fields."""

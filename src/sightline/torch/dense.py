@@ -5,9 +5,13 @@ The kernels have first derivatives, taken backward. Those of the second order, a
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+
+from sightline.reference_dropout import kept_or_not
 
 if TYPE_CHECKING:
     from sightline.torch.call import Call
@@ -29,7 +33,8 @@ def attention(call: Call) -> tuple[Any, Any, Any]:
     grouped = query.to(wide).unflatten(-3, (kv_heads, -1))  # (…, Hkv, G, Lq, D)
     scores = (grouped @ key.unsqueeze(-3).transpose(-2, -1)).flatten(-4, -3) * _scale(call)
     weights, lse = _softmax(_modified(call, scores).masked_fill(~seen, -torch.inf), call.sinks)
-    output = weights.unflatten(-3, (kv_heads, -1)) @ value.unsqueeze(-3)
+    used = weights * _kept(call, weights.shape).to(wide) if call.dropout_p else weights
+    output = used.unflatten(-3, (kv_heads, -1)) @ value.unsqueeze(-3)
     output = output.flatten(-4, -3).to(query.dtype)
     if call.query.dim() == 2:
         return output[0], lse[0], weights[0]
@@ -71,6 +76,17 @@ def _softmax(scores: Any, sinks: Any) -> tuple[Any, Any]:
     some = total != 0  # also where it is NaN
     total = torch.where(some, total, 1.0)
     return weights / total[..., None], torch.where(some, top + torch.log(total), -torch.inf)
+
+
+def _kept(call: Call, shape: tuple[int, ...]) -> Any:
+    """What dropout multiplies the weights by: constants, that have no derivative."""
+    (*batch, heads, rows, keys), seed = shape, call.seed_number()
+    made = [
+        kept_or_not(seed, call.dropout_p, sequence, head, rows, keys)
+        for sequence in range(math.prod(batch))
+        for head in range(heads)
+    ]
+    return torch.from_numpy(np.reshape(made, shape))
 
 
 def _visible(call: Call, rows: int, keys: int, device: Any) -> Any:

@@ -79,7 +79,8 @@ def _run(*arguments: Any) -> list[Any]:
             return [output, found.lse, *seen.listed(found, call.see)]
         # The gradients need lse of all heads.
         output, all_heads = attention(call.query, call.key, call.value, **options, see=("lse",))
-        options.pop("precision")
+        for name in ("precision", "dropout_p", "seed"):
+            options.pop(name)
         found = look_only(call.query, call.key, **options, see=request)
     return [output, all_heads.lse, *seen.listed(found, call.see)]
 

@@ -34,7 +34,8 @@ def scaled_dot_product_attention(
         attn_mask: broadcasts to (…, Hq, L, S): boolean, True = may attend; or floats that are added to the
             scores, in float32 or the query's dtype. Also torch.nn.attention.bias.causal_lower_right and
             causal_upper_left.
-        dropout_p: probability with which a weight is dropped. Calls with dropout go to PyTorch's own function.
+        dropout_p: probability, 0 to 1, with which a weight is dropped; the others are divided by 1 − dropout_p. A
+            seed is drawn from PyTorch's generator; what it drops is not what PyTorch would drop.
         is_causal: query i sees the keys up to i (top-left, whatever L and S).
         scale: multiplies query · key. Default 1/√D.
         enable_gqa: query head h reads key head h // (Hq / H).
@@ -63,13 +64,9 @@ def scaled_dot_product_attention(
             return output
     sdpa_rules.refuse_nested(query, key, value)
     query, key, value = autocast(query, key, value)
-    if dropout_p > 0:
-        return ORIGINAL(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
     if type(attn_mask) is CausalBias:
-        offset = _causal_offset(query, key, attn_mask, is_causal=is_causal)
-        return _attend(query, key, value, None, offset, scale, enable_gqa=enable_gqa)
+        offset = _causal_offset(query, key, attn_mask, dropout_p, is_causal=is_causal)
+        return _attend(query, key, value, None, offset, scale, dropout_p, enable_gqa=enable_gqa)
     if has_torch_function((query, key, value, attn_mask)):
         return handle_torch_function(
             scaled_dot_product_attention,
@@ -79,7 +76,8 @@ def scaled_dot_product_attention(
             enable_gqa=enable_gqa,
         )
     sdpa_rules.check(query, key, value, attn_mask, dropout_p, is_causal)
-    output = _attend(query, key, value, attn_mask, 0 if is_causal else None, scale, enable_gqa=enable_gqa)
+    start = 0 if is_causal else None
+    output = _attend(query, key, value, attn_mask, start, scale, dropout_p, enable_gqa=enable_gqa)
     if form is not None and query.dim() == key.dim() == value.dim() > 2:
         heads, *others = (x.shape[-3] for x in (query, key, value))
         if others[0] == others[1] and (enable_gqa or heads == others[0] > 0):
@@ -87,9 +85,9 @@ def scaled_dot_product_attention(
     return output
 
 
-def _causal_offset(query: Any, key: Any, attn_mask: Any, *, is_causal: bool) -> int:
+def _causal_offset(query: Any, key: Any, attn_mask: Any, dropout_p: float, *, is_causal: bool) -> int:
     """Where the first query stands among the keys, as one of torch.nn.attention.bias's causal masks says."""
-    sdpa_rules.check(query, key, query, None, 0.0, is_causal)
+    sdpa_rules.check(query, key, query, None, dropout_p, is_causal)
     lengths = (query.shape[-2], key.shape[-2])
     if is_causal or (attn_mask.seq_len_q, attn_mask.seq_len_kv) != lengths:
         raise RuntimeError(
@@ -100,8 +98,9 @@ def _causal_offset(query: Any, key: Any, attn_mask: Any, *, is_causal: bool) -> 
 
 
 def _attend(
-    query: Any, key: Any, value: Any, attn_mask: Any, offset: int | None, scale: Any, *, enable_gqa: bool
-) -> Any:
+    query: Any, key: Any, value: Any, attn_mask: Any, offset: int | None, scale: Any, dropout_p: float, *,
+    enable_gqa: bool,
+) -> Any:  # fmt: skip
     """The call in sightline's words: `offset` is the first query's position in a causal call, else None."""
     query, key, value = sdpa_rules.paired(query, key, value, enable_gqa=enable_gqa)
     if attn_mask is not None:
@@ -122,6 +121,7 @@ def _attend(
             causal=offset is not None,
             query_offset=offset,
             scale=None if scale is None else float(scale),
+            dropout_p=float(dropout_p),
             layout="BLHD" if rows_first else "BHLD",
         )
     except (TypeError, ValueError) as error:  # PyTorch's callers expect its kind of error
