@@ -167,12 +167,15 @@ def test_what_we_cannot_take_is_an_error_within() -> None:
         functional.scaled_dot_product_attention(x, x, x)
 
 
-def test_dropout_is_theirs() -> None:
-    q = torch.randn(1, 2, 30, 8)
+def test_dropout_is_ours() -> None:
+    """In a module that trains: seeds are drawn from PyTorch's generator."""
+    x, module = torch.randn(2, 30, 16), torch.nn.MultiheadAttention(16, 2, dropout=0.5, batch_first=True)
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        with sightline.torch.patched():
+            found.append(module(x, x, x, need_weights=False)[0])
     torch.manual_seed(0)
-    want = functional.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
-    torch.manual_seed(0)
-    with sightline.torch.patched():
-        got = functional.scaled_dot_product_attention(q, q, q, dropout_p=0.5)
-    assert torch.equal(got, want)
-    assert not torch.allclose(got, sightline.torch.scaled_dot_product_attention(q, q, q))
+    theirs = module(x, x, x, need_weights=False)[0]
+    assert torch.equal(found[0], found[1])
+    assert all(not torch.allclose(found[0], other) for other in (found[2], theirs, module.eval()(x, x, x)[0]))
