@@ -125,6 +125,35 @@ def test_gradients_of_parameters(name: str) -> None:
         )
 
 
+def test_dropout_while_training(calls: list[Any]) -> None:
+    """Each layer draws a seed of its own from PyTorch's generator, and none in eval mode."""
+    model = build(Kind(llama, {}))
+    model.config.attention_dropout = 0.5
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    model.set_attn_implementation("sightline")
+    losses = []
+    for seed, mode in ((0, True), (0, True), (1, True), (0, False)):
+        torch.manual_seed(seed)
+        loss = model.train(mode)(IDS, labels=IDS).loss
+        (gradient,) = torch.autograd.grad(loss, [model.model.layers[0].self_attn.v_proj.weight])
+        losses.append((loss.item(), gradient.norm().item()))
+    assert losses[0] == losses[1]
+    assert len({loss for loss, _ in losses}) == 3
+    assert [call["dropout_p"] for call in calls] == [0.5] * 9 + [0.0] * 3
+
+
+def test_weights_are_those_before_dropout() -> None:
+    for needs_grad in (False, True):
+        query, key, value = (x.clone().requires_grad_(needs_grad) for x in QKV)
+        _, want = attention_forward(MODULE, query, key, value, None, output_attentions=True)
+        torch.manual_seed(0)
+        output, got = attention_forward(MODULE, query, key, value, None, output_attentions=True, dropout=0.5)
+        torch.manual_seed(0)
+        assert torch.equal(got, want)
+        assert torch.equal(output, attention_forward(MODULE, query, key, value, None, dropout=0.5)[0])
+
+
 def test_weights_have_gradients_too() -> None:
     found = []
     for how in ("eager", "sightline"):
@@ -182,7 +211,6 @@ def test_sentence_embeddings_of_the_real_minilm(calls: list[Any]) -> None:
 MODULE = SimpleNamespace(is_causal=False)
 QKV: Any = tuple(torch.randn(1, 2, 5, 8) for _ in range(3))
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
-    "dropout": (r"dropout is 0\.1; .* try model\.eval\(\)", {"dropout": 0.1}),
     "what selects keys": ("hands indices to its attention", {"indices": torch.zeros(1)}),
     "packed sequences": (
         "hands cu_seq_lens_k, cu_seq_lens_q to its attention",

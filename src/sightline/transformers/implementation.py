@@ -83,7 +83,7 @@ def attention_forward(
         key: (B, Hkv, Lk, D).
         value: (B, Hkv, Lk, Dv).
         attention_mask: boolean, True = may attend; or floats to add; or None.
-        dropout: must be 0.
+        dropout: as sightline's dropout_p, with a seed from PyTorch's generator. The weights are those before.
         scaling: multiplies query · key. Default 1/√D.
         is_causal: without a mask, and with more than one query, query i sees the keys up to i.
         softcap: as sightline's.
@@ -96,7 +96,7 @@ def attention_forward(
     Raises:
         NotImplementedError: an argument that this implementation does not honour.
     """
-    _refuse(dropout, sliding_window, attention_mask, key, others)
+    _refuse(sliding_window, attention_mask, key, others)
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     causal = bool(is_causal) and attention_mask is None and query.shape[-2] > 1
@@ -112,14 +112,15 @@ def attention_forward(
         "sinks": s_aux,
         "layout": "BLHD",
     }
+    drop = {"dropout_p": dropout or 0.0}
     rows_first = [x.transpose(1, 2) for x in (query, key, value)]
     if not output_attentions:
-        return attention(*rows_first, **options), None
+        return attention(*rows_first, **options, **drop), None
     if torch.is_grad_enabled():
         _, _, weights = dense.attention(as_call(*rows_first, **options))
-        return attention(*rows_first, **options), weights.to(query.dtype)
+        return attention(*rows_first, **options, **drop), weights.to(query.dtype)
     every = See(rows=tuple(range(query.shape[-2])))
-    output, seen = attention(*rows_first, **options, see=every)
+    output, seen = attention(*rows_first, **options, **drop, see=every)
     return output, seen.rows.to(query.dtype)
 
 
@@ -130,13 +131,8 @@ def _sum(position_bias: Any, floats: Any) -> Any:
     return position_bias + floats
 
 
-def _refuse(dropout: float, window: int | None, mask: Any, key: Any, others: dict[str, Any]) -> None:
+def _refuse(window: int | None, mask: Any, key: Any, others: dict[str, Any]) -> None:
     """Raise for what would otherwise be left out without a word."""
-    if dropout:
-        raise NotImplementedError(
-            f"dropout is {dropout}; sightline has none yet; try model.eval(), or attention_dropout=0.0 in the "
-            f"config."
-        )
     if window is not None and mask is None and key.shape[-2] > window:
         raise NotImplementedError(
             f"sliding_window is {window} with {key.shape[-2]} keys and no mask; expected the mask that "
