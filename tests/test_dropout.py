@@ -11,7 +11,7 @@ import pytest
 
 import sightline
 from cases import DTYPES
-from sightline import plan, reference
+from sightline import calls, plan, reference
 from sightline.cpu import isa, threads
 from sightline.reference_dropout import hashes, kept_or_not
 
@@ -172,6 +172,14 @@ def test_any_number_of_threads_drops_the_same(instructions: str, small: pytest.M
         assert results[0] == results[1] == results[2]
         want = reference.attention(query, key, value, **options).output
         np.testing.assert_allclose(output, want, rtol=1e-4, atol=1e-5)
+
+
+def test_another_seed_is_no_other_kernel_and_no_other_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_ready", {})
+    x = np.random.default_rng(0).standard_normal((1, 2, 7, 16))
+    outputs = [sightline.attention(x, x, x, dropout_p=0.5, seed=seed) for seed in (0, 1, SEED)]
+    assert len({output.tobytes() for output in outputs}) == 3
+    assert [made.problem.dropout_p for made in calls._ready.values()] == [0.5]
 
 
 def test_the_mean_over_seeds_is_attention_without() -> None:

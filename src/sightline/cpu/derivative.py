@@ -132,8 +132,9 @@ class _Row:
         self.careful, self.for_bias = careful, for_bias
         self.shift, self.lift, self.delta = (k.table(w, part)[g] for part in ("shift", "lift", "delta"))
         self.c, self.scale = k.number(a, "exponent"), k.number(a, "scale")
-        self.drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
-        self.keep_scale = k.number(a, "keep_scale")
+        self.drops = k.key.dropout
+        if self.drops:
+            self.drop, self.keep_scale = dropout.Dropped(k, f, a, w, g), k.number(a, "keep_scale")
         self.leans = "alibi_slopes" in k.key.gradients
         if self.leans:
             self.lean = f.variable(f.zeros(k.vec))
@@ -145,10 +146,10 @@ class _Row:
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
         p = exp2((s - self.shift).fma(self.c, self.lift))
-        unkept = unseen
-        if self.drop is not None:
+        used, unused = p, unseen  # of p, by dV
+        if self.drops:
             kept = self.drop.kept(number)
-            unkept = unseen | ~kept
+            used, unused = p * self.keep_scale, unseen | ~kept
             dp = kept.where(dp * self.keep_scale, 0.0)
         ds = p * (dp - self.delta)
         if self.leans:
@@ -158,8 +159,7 @@ class _Row:
             ds = ds * k.table(self.w, "steepness")[j, g] if k.key.softcap else ds
             ds = ds * self.scale
         nothing = UNSEEN if self.careful else 0.0
-        used = p if self.drop is None else p * self.keep_scale
-        return unkept.where(nothing, used), unseen.where(nothing, ds + 0.0 if self.careful else ds)
+        return unused.where(nothing, used), unseen.where(nothing, ds + 0.0 if self.careful else ds)
 
     def end(self) -> None:
         """The tile's sums join the row's."""

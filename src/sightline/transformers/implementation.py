@@ -112,7 +112,7 @@ def attention_forward(
         "sinks": s_aux,
         "layout": "BLHD",
     }
-    drop = {"dropout_p": dropout or 0.0}
+    drop: dict[str, Any] = {"dropout_p": dropout or 0.0}
     rows_first = [x.transpose(1, 2) for x in (query, key, value)]
     if not output_attentions:
         return attention(*rows_first, **options, **drop), None
