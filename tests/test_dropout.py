@@ -215,6 +215,7 @@ def test_explain_shows_what_is_dropped() -> None:
     assert "scale 0.7071, dropout 0.5" in text
     left = text.partition("dropout: weights / (1 − dropout_p), · where dropped\n")[2].splitlines()
     assert [line.count("·") for line in left[1:4]] == (steps.kept == 0).sum(axis=1).tolist()
+    assert f"{(steps.weights * steps.kept)[1, 0]:.3f}" in left[2]
 
 
 # ── What is refused ──

@@ -112,15 +112,15 @@ def attention_forward(
         "sinks": s_aux,
         "layout": "BLHD",
     }
-    drop: dict[str, Any] = {"dropout_p": dropout or 0.0}
+    dropping = options | {"dropout_p": dropout or 0.0}
     rows_first = [x.transpose(1, 2) for x in (query, key, value)]
     if not output_attentions:
-        return attention(*rows_first, **options, **drop), None
+        return attention(*rows_first, **dropping), None
     if torch.is_grad_enabled():
         _, _, weights = dense.attention(as_call(*rows_first, **options))
-        return attention(*rows_first, **options, **drop), weights.to(query.dtype)
+        return attention(*rows_first, **dropping), weights.to(query.dtype)
     every = See(rows=tuple(range(query.shape[-2])))
-    output, seen = attention(*rows_first, **options, **drop, see=every)
+    output, seen = attention(*rows_first, **dropping, see=every)
     return output, seen.rows.to(query.dtype)
 
 
