@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cases import Case, documents, ints, lying, mask_without, per_head, random_bias, random_mask
-from corners import ARRANGEMENTS, MEMORY, SPECIAL, put
+from corners import ARRANGEMENTS, MEMORY, SPECIAL
 
 CAUSAL = {"causal": True}
 
@@ -207,38 +207,11 @@ SCORES = [
             "softcap": 4.0,
             "sinks": per_head(0.0, 1.0, -1.0, 2.0),
             "alibi_slopes": per_head(0.1, 0.05, 0.025, 0.0125),
+            "dropout_p": 0.3,
+            "seed": 2**64 - 7,
             "layout": "BLHD",
         },
     ),
 ]
 
-DROPOUT = [
-    Case(
-        "dropout",
-        heads=(4, 2),
-        lengths=(70, 130),
-        options={"dropout_p": 0.3, "seed": 7, "causal": True, "query_offset": 60},
-    ),
-    Case(
-        "dropout-everything",
-        batch=(3,),
-        lengths=(5, 150),
-        options={
-            "dropout_p": 0.5,
-            "seed": 2**64 - 1,
-            "bias": random_bias("hqk", hidden=0.1),
-            "causal": True,
-            "query_offset": ints(0, 60, 140),
-            "softcap": 4.0,
-            "sinks": per_head(0.0, 1.0),
-            "alibi_slopes": per_head(0.1, 0.05),
-        },
-    ),
-    Case(
-        "nan-value-dropped-or-not",
-        poison=put("value", np.nan, 0, 20, 3),
-        options={"dropout_p": 0.5, "seed": 1, "causal": True},
-    ),
-]
-
-CASES = [*SIZES, *RANKS, *POSITIONS, *MASKS, *SCORES, *MEMORY, *SPECIAL, *DROPOUT]
+CASES = [*SIZES, *RANKS, *POSITIONS, *MASKS, *SCORES, *MEMORY, *SPECIAL]

@@ -44,7 +44,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "sinks": {"sinks": randn(4)},
     "sinks and empty rows": {"sinks": randn(4), "mask": DARK},
     "alibi": {"alibi_slopes": randn(4), "query_offset": 1},
-    "dropout": {"dropout_p": 0.4, "seed": 2**63 + 1, "sinks": randn(4)},
     "everything": {
         "mask": DARK,
         "bias": randn(1, 4, 3, 5),
@@ -56,5 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "softcap": 2.0,
         "sinks": randn(4),
         "alibi_slopes": randn(4, seed=1),
+        "dropout_p": 0.3,
+        "seed": 2**63 + 1,
     },
 }

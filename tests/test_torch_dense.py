@@ -19,7 +19,6 @@ from sightline.torch.attention import as_call  # noqa: E402
 LEAKS = {
     *("nan-in-the-future", "nan-before-window", "nan-behind-random-mask", "nan-value-behind-bias"),
     *("inf-value-behind-bias", "nan-value-seen", "inf-value-seen"),
-    "nan-value-dropped-or-not",
 }
 
 

@@ -34,8 +34,11 @@ def as_tensor(seed: Any, dropout_p: float, device: Any) -> Any:
         return drawn(device) if dropout_p else None
     if not isinstance(seed, torch.Tensor):
         number = check_seed(seed, dropout_p)
-        seed = torch.full((), number if number < 2**63 else number - 2**64, dtype=torch.int64, device=device)
-    elif seed.dim() or seed.dtype.is_floating_point or seed.dtype == torch.bool:
+        if not dropout_p:
+            return None
+        number -= 2**64 if number >= 2**63 else 0
+        return torch.full((), number, dtype=torch.int64, device=device)
+    if seed.dim() or seed.dtype.is_floating_point or seed.dtype == torch.bool:
         raise TypeError(
             f"seed is {describe(seed)}; expected an int from 0 to 2**64 − 1, or a tensor () of integers; "
             f"try seed=0."
