@@ -234,6 +234,7 @@ OTHERS = [
     replace(PLAIN, softcap=True),
     replace(PLAIN, alibi=True),
     replace(PLAIN, sinks=True),
+    replace(PLAIN, dropout=True),
     replace(PLAIN, listed=True),
     replace(PLAIN, gradients=("query",)),
     *(replace(PLAIN, see=(name,)) for name in PER_QUERY),

@@ -1,6 +1,6 @@
 """Dropout under PyTorch: where seeds come from, and that every transform has the same weights dropped.
 
-What a given seed drops, with gradients of any order and every transform, is in the options "everything" of `tensors`.
+What a given seed drops, with gradients of any order and every transform, is in "everything" of `tensors.OPTIONS`.
 """
 
 from __future__ import annotations

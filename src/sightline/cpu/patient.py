@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, statistics, terms
+from sightline.cpu import amx, dropout, statistics, terms
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
 from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
@@ -153,6 +153,7 @@ def _attempt(k: Kernel) -> Function:
         # A row that has seen nothing yet has m = −inf: subtract 0 instead, −inf − (−inf) is NaN.
         minus_m = -seen_nothing(m).where(0.0, m)
         seen = statistics.Tile(k, f, w, g, UNROLL)
+        drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
         sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
         tiles, waiting = k.place(w, "weight_tiles"), k.place(w, "waiting").load(INT, 8)
 
@@ -161,7 +162,7 @@ def _attempt(k: Kernel) -> Function:
             p = exp2(x, k.key.terms)
             sums[u % UNROLL].value = sums[u % UNROLL].value + p
             seen.add(u % UNROLL, p, x, first + j + u)
-            return p
+            return p if drop is None else drop.kept(first + j + u).where(p, 0.0)
 
         with f.loop(0, amx.whole_tiles(n), TOGETHER, name="keys") as j:
             place = terms.pair_of(k, tiles, waiting + j, g)
