@@ -112,23 +112,22 @@ def test_kernels_drop_what_the_definition_drops(
 ) -> None:
     """All scores 0 and one value for each key: what is not 0 is kept. With 2 queries, the engine for few rows.
 
-    Key 5 has a NaN besides, so that rows which keep it are done again with care, and those which drop it are not.
+    Then with a NaN beside key 5's value: rows are done again with care, and those that keep it have it.
     """
     monkeypatch.setenv("SIGHTLINE_ISA", instructions)
     keys, kind = 130, DTYPES[dtype]
     query, key = (np.zeros((2, 2, n, 32), kind) for n in (queries, keys))
     value = np.eye(keys, keys + 2, dtype=kind)
-    value[5, keys] = np.nan
-    output, seen = sightline.attention(
-        query, key, np.broadcast_to(value, (2, 2, *value.shape)), dropout_p=0.4, seed=SEED, see=("lse",)
-    )
     want = mask_of(queries, keys, 0.4)
-    np.testing.assert_array_equal(output[..., :keys] != 0, want)
+    for special in (0.0, np.nan):
+        value[5, keys] = special
+        given = (query, key, np.broadcast_to(value, (2, 2, *value.shape)))
+        output, seen = sightline.attention(*given, dropout_p=0.4, seed=SEED, see=("lse",))
+        np.testing.assert_array_equal(output[..., :keys] != 0, want)
+        got = output[..., :keys].astype(float)
+        np.testing.assert_allclose(got, want / (0.6 * keys), rtol=0.01 if dtype == "bfloat16" else 1e-3)
+        np.testing.assert_allclose(seen.lse, np.log(keys), rtol=1e-6)
     np.testing.assert_array_equal(np.isnan(output[..., keys]), want[..., 5])
-    np.testing.assert_allclose(
-        output[..., :keys].astype(float), want / (0.6 * keys), rtol=0.01 if dtype == "bfloat16" else 1e-3
-    )
-    np.testing.assert_allclose(seen.lse, np.log(keys), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "instructions"), TURNS)
