@@ -86,7 +86,7 @@ class Block:
         product = tiles.Product("accumulate", key.value_dim, "scores", "output", next_keys, faded=True)
         self.accumulate = {
             False: (amx if key.terms else few if key.few else tiles).outer(k, product),
-            True: tiles.outer_carefully(k, product, softmax.UNSEEN, softmax.SHRINK),
+            True: tiles.outer_carefully(k, product, softmax.UNSEEN, lambda w: softmax.shrink(k, w)),
         }
         self.packs = packs.Packs(k) if key.terms else None
         self.waiting = patient.Waiting(k, self.accumulate[False]) if key.terms else None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.terms import TINY, exact_in, in_pairs, magnitude, split
+from sightline.cpu.terms import HUGE, TINY, exact_in, in_pairs, magnitude, split
 from sightline.cpu.tiles import fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from sightline.plan import KernelKey
 
 # What is known of the period that is at work, eight bytes each, in the part `period`.
-_SLOTS = ("key", "value", "corner", "end", "packed", "tiny")
+_SLOTS = ("key", "value", "corner", "end", "packed", "odd")
+TINY_VALUE, HUGE_VALUE = 1, 2
 AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
 
 
@@ -51,7 +52,7 @@ class Packs:
     def begin(self, f: Function, w: Pointer, heads: dict[str, Pointer], corner: Value, end: Value) -> None:
         """A period: where the head's keys and values lie, its first key, and where the run's keys end."""
         given = {name: head.address() for name, head in heads.items()}
-        given |= {"corner": corner, "end": end, "packed": f.value(0), "tiny": f.value(0)}
+        given |= {"corner": corner, "end": end, "packed": f.value(0), "odd": f.value(0)}
         for name, number in given.items():
             self._slot(w, name).store(number, 8)
 
@@ -64,9 +65,9 @@ class Packs:
             self._slot(w, "packed").store(self._slot(w, "packed").load(INT, 8) | bit, 8)
         return [self._place(w, name, beyond) for name in ("key", "value")]
 
-    def met_tiny(self, w: Pointer) -> Value:
-        """Whether a value of the period was too small for its terms."""
-        return self._slot(w, "tiny").load(INT, 8) != 0
+    def odd(self, w: Pointer) -> Value:
+        """TINY_VALUE if a value of the period was too small for its terms, + HUGE_VALUE if one was huge."""
+        return self._slot(w, "odd").load(INT, 8)
 
     def _slot(self, w: Pointer, name: str) -> Pointer:
         return self.k.place(w, "period") + 8 * _SLOTS.index(name)
@@ -108,16 +109,16 @@ class Packs:
                 fetch(rows + soon * row, columns * formats.size(k.key.dtype))
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
                 with directly:
-                    self._note(f, w, f.call(self.pack[name, False], here, row, place))
+                    self._note(w, f.call(self.pack[name, False], here, row, place))
                 with by_copy:
                     f.call(self.stage[name], here, row, step, (n - j).min(MATRIX_KEYS), waiting)
                     wide = f.value(padded_bytes(columns))
-                    self._note(f, w, f.call(self.pack[name, True], waiting, wide, place))
+                    self._note(w, f.call(self.pack[name, True], waiting, wide, place))
 
-    def _note(self, f: Function, w: Pointer, tiny: Value) -> None:
+    def _note(self, w: Pointer, odd: Value) -> None:
         if self.k.key.dtype == "float32":
-            slot = self._slot(w, "tiny")
-            slot.store(slot.load(INT, 8) | tiny, 8)
+            slot = self._slot(w, "odd")
+            slot.store(slot.load(INT, 8) | odd, 8)
 
 
 def _columns(key: KernelKey) -> dict[str, int]:
@@ -165,14 +166,14 @@ def _pack_keys(k: Kernel, *, widened: bool) -> Function:
 
 
 def _pack_values(k: Kernel, *, widened: bool) -> Function:
-    """MATRIX_KEYS rows into transposed tiles. Gives 1 if one holds what is too small for its terms.
+    """MATRIX_KEYS rows into transposed tiles. Gives what is odd about them: see `Packs.odd`.
 
     Parameters: first row, bytes to the next, target.
     """
     key, dtype = k.key, "float32" if widened else k.key.dtype
     with _packer(k, "pack_values", widened=widened) as (f, source, row, target):
         # |x| − 1 as unsigned bits: 0 is not tiny, it is above all.
-        least = f.variable(f.value(-1, k.integers))
+        least, most = f.variable(f.value(-1, k.integers)), f.variable(f.zeros(k.integers))
         with f.loop(0, -(-key.value_dim // TILE_ROWS), name="columns") as d:
             words: list[list[Value]] = []
             for pair in range(MATRIX_KEYS // 2):
@@ -181,22 +182,24 @@ def _pack_values(k: Kernel, *, widened: bool) -> Function:
                     place = source + (row * r + d * (TILE_ROWS * formats.size(dtype)))
                     x = formats.load(place, dtype, FLOAT, k.lanes)
                     if key.dtype == "float32":
-                        bits = magnitude(x) - 1
-                        least.value = bits.below(least.value).where(bits, least.value)
+                        bits = magnitude(x)
+                        most.value = bits.max(most.value)
+                        least.value = (bits - 1).below(least.value).where(bits - 1, least.value)
                     terms.append(split(x, key.terms, exact=exact_in(key.dtype, key.terms)))
                 words.append(in_pairs(*terms))
             for n in range(key.terms):
                 tile = target + (d * (key.group_keys // MATRIX_KEYS) * key.terms + n) * TILE_BYTES
                 for r, made in enumerate(transposed([word[n] for word in words])):
                     (tile + r * 64).store(made, k.vector_bytes)
-        tiny = f.value(TINY, FLOAT).bits().splat(k.lanes) - 1
-        f.give(least.value.below(tiny).any().unsigned(INT))
+        tiny, huge = (f.value(limit, FLOAT).bits().splat(k.lanes) for limit in (TINY, HUGE))
+        odd = least.value.below(tiny - 1).any().unsigned(INT) * TINY_VALUE
+        f.give(odd | (most.value > huge).any().unsigned(INT) * HUGE_VALUE)
     return f
 
 
 @contextmanager
 def _packer(k: Kernel, name: str, *, widened: bool) -> Iterator[tuple[Function, Pointer, Value, Pointer]]:
-    """A function of (first row, bytes to the next, target) that gives whether a number is unfit."""
+    """A function of (first row, bytes to the next, target) that gives what is odd."""
     with k.module.function(f"{name}{'.widened' if widened else ''}", ADDRESS, INT, ADDRESS, returns=INT) as f:
         source, row, target = f.arguments()
         yield f, source, row, target

@@ -18,8 +18,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import terms
+from sightline.cpu.packs import HUGE_VALUE, TINY_VALUE
 from sightline.cpu.rows import Place, Rows, gather, place_of
-from sightline.cpu.values import BOOL
+from sightline.cpu.softmax import SHRINK
+from sightline.cpu.values import BOOL, INT
 from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
 
 NAN = float("nan")
+TINY_BITS, HUGE_BITS = 32, 44
 
 
 class Run:
@@ -65,10 +68,12 @@ class Run:
         if k.key.split:
             share = k.argument(f, a, "piece_keys")
             keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
+        odd = f.variable(f.value(0))
         number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
         with f.loop(keys[0], keys[1], k.key.period_keys, name="period") as corner:
             self._period(f, a, w, count, corner, end.value, (several, number))
-        self._end(f, a, w, count, (several, number), run, pieces)
+            odd.value = odd.value | self.packs.odd(self._of_block(w, f.value(0)))
+        self._end(f, a, w, count, (several, number), run, pieces, odd.value)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
         return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
@@ -106,6 +111,11 @@ class Run:
                     f.call(self.block.put_away, here, rows.vectors, shelf)
                     f.call(self.block.clear, here, rows.vectors)
 
+    def _shrink(self, f: Function, w: Pointer, odd: Value) -> None:
+        """With care values shrink, lest a sum overflow, but not if that would make tiny ones vanish."""
+        one, by = f.value(1.0, self.k.compute), f.value(SHRINK, self.k.compute)
+        self.k.place(self._of_block(w, f.value(0)), "shrink").store((odd == TINY_VALUE).where(one, by))
+
     def _give_up(self, f: Function, w: Pointer, vectors: Value) -> None:
         """A row's l is NaN if the unit cannot do it: then it will be done with care."""
         k = self.k
@@ -113,7 +123,8 @@ class Run:
             return
         with f.loop(0, vectors, name="rows") as g:
             total = k.table(w, "sum")
-            total[g] = total[g] + self.packs.met_tiny(w).where(f.value(NAN, k.vec), k.table(w, "unfit")[g])
+            tiny = (self.packs.odd(w) & TINY_VALUE) != 0
+            total[g] = total[g] + tiny.where(f.value(NAN, k.vec), k.table(w, "unfit")[g])
 
     def _shelf(self, f: Function, a: Pointer, block: Value, corner: Value) -> Pointer:
         """Where a block's state of a period waits."""
@@ -130,10 +141,12 @@ class Run:
         kept: tuple[Value, Value],
         run: Value,
         pieces: Value,
+        odd: Value,
     ) -> None:
         """Out with the results; where periods were shared, by whom comes last."""
         k, block = self.k, self.block
         if block.take_out is None:
+            self._shrink(f, w, odd)
             with f.loop(0, count, name="block") as i:
                 here = self._of_block(w, i)
                 rows = Rows.kept(k, here)
@@ -141,8 +154,15 @@ class Run:
                     f.call(block.take_up, here, rows.vectors)
                 block.finish(f, a, here, rows)
             return
-        done = (k.address(a, "finished") + run * 8).claim(1, "acq_rel")
-        with f.when(done == pieces - 1), f.loop(0, count, name="block") as i:
+        # Beside how many pieces are done it counts those that met something odd, in higher bits.
+        met = (f.value(1), ((odd & TINY_VALUE) << TINY_BITS), ((odd // HUGE_VALUE) << HUGE_BITS))
+        done = (k.address(a, "finished") + run * 8).claim(met[0] + met[1] + met[2], "acq_rel")
+        all_done = (done & (2**TINY_BITS - 1)) == pieces - 1
+        with f.when(all_done):
+            tiny, huge = ((done >> TINY_BITS) & (2**12 - 1)) != 0, (done >> HUGE_BITS) != 0
+            others = tiny.unsigned(INT) * TINY_VALUE | huge.unsigned(INT) * HUGE_VALUE
+            self._shrink(f, w, odd | others)
+        with f.when(all_done), f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
             rows = Rows.kept(k, here)
             block.start(f, a, here, rows, careful=False)

@@ -119,10 +119,15 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
     total, fade = (k.table(w, part) for part in ("sum", "fade"))
     with f.loop(0, vectors, name="finish") as g:
         if careful:
-            total[g] = total[g] * SHRINK
+            total[g] = total[g] * shrink(k, w).splat(k.lanes)
         if k.key.dropout:
             total[g] = total[g] * k.number(a, "keep")
         fade[g] = (total[g] == 0.0).where(0.0, f.value(1.0, k.vec) / total[g])
+
+
+def shrink(k: Kernel, w: Pointer) -> Value:
+    """What values shrink by, with care: on a matrix unit tiny ones, which it cannot do, must not shrink."""
+    return k.place(w, "shrink").load(k.compute) if k.key.terms else w.f.value(SHRINK, k.compute)
 
 
 def find_bad_rows(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:

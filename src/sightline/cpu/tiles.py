@@ -123,16 +123,18 @@ def _outer_tile(
             output[d + t, g + i] = before + total if faded is None else before.fma(faded, total)
 
 
-def outer_carefully(k: Kernel, p: Product, unseen: float, shrink: float = 1.0) -> Function:
+def outer_carefully(
+    k: Kernel, p: Product, unseen: float, shrink: Callable[[Pointer], Value] | None = None
+) -> Function:
     """The same with values times `shrink`, without the keys of weight `unseen`, whatever V holds there."""
     with k.module.function(f"{p.name}.careful", *PARAMETERS) as f:
         w, values, value_row, n, vectors, _, _ = f.arguments()
         weights, output, fade = (k.table(w, part) for part in (p.lanes, p.result, "fade"))
-        mark = f.value(unseen, k.vec).bits()
+        mark, by = f.value(unseen, k.vec).bits(), shrink(w) if shrink else f.value(1.0, k.compute)
         with f.loop(0, p.columns, name="dim") as d, f.loop(0, vectors, name="rows") as g:
             total = f.variable(f.zeros(k.vec))
             with f.loop(0, n, name="key") as j:
-                v = (values + j * value_row + d * k.element_bytes).load(k.compute) * shrink
+                v = (values + j * value_row + d * k.element_bytes).load(k.compute) * by
                 weight = weights[j, g]
                 more = weight.fma(v.splat(k.lanes), total.value)
                 total.value = (weight.bits() == mark).where(total.value, more)

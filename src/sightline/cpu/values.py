@@ -307,7 +307,7 @@ class Pointer:
         """The address as a number."""
         return Value(self.f, self.f.builder.ptrtoint(self.ir, INT))
 
-    def claim(self, amount: int, order: str = "monotonic") -> Value:
+    def claim(self, amount: Value | int, order: str = "monotonic") -> Value:
         """Atomically add to the integer there and give what it was: how threads share out work.
 
         With the order "acq_rel" whoever comes later sees what earlier ones wrote before they came here.

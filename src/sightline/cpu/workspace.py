@@ -15,7 +15,7 @@ STATISTICS = ("best", "mass", "heat", "reach")
 # What blocks of a run, which take turns, need not have for themselves.
 SHARED = frozenset((
     *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
-    *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period"),
+    *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period", "shrink"),
 ))  # fmt: skip
 FLOAT_BYTES = 4
 TILE_ROWS = 16
@@ -63,6 +63,7 @@ class Workspace:
     | rows | what is known of all the rows together, and where the parts begin that blocks share | 8 |
     | unfit | NaN for rows that the unit cannot do, else 0 | row |
     | period | what is known of the period that is at work (packs) | 8 |
+    | shrink | what values shrink by when done with care | 1 |
     | waiting | keys whose weights wait, and the address of their values | 2 |
     | patch | a square of lanes × lanes on its way through a transpose | lane × lane |
     """
@@ -129,6 +130,7 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
         "rows": 8 * ROW_NUMBERS,
         "unfit": key.row_bytes,
         "waiting": 16,
+        "shrink": 8,
         "period": 64,
         "tile_sum": key.row_bytes,
         **dict.fromkeys(("tile_heat", "tile_reach", "climbed"), key.row_bytes if key.see else 0),

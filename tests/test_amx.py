@@ -1,0 +1,138 @@
+"""The matrix unit: what its terms can hold, what they cannot, and that nobody notices which."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sightline
+from sightline import reference
+from sightline.arrays import Spec
+from sightline.cpu import isa, terms
+from sightline.plan import MATRIX_FEW, plan
+from sightline.problem import Problem
+
+Array = np.ndarray[Any, Any]
+HERE = "amx" in [choice.name for choice in isa.runnable()]
+on_the_unit = pytest.mark.skipif(not HERE, reason="this processor or system has no AMX")
+
+
+@pytest.fixture(autouse=True)
+def instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    if HERE:
+        monkeypatch.setenv(isa.VARIABLE, "amx")
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def error(got: Array, want: Array) -> float:
+    """Relative, of the whole."""
+    return float(np.linalg.norm(got.astype(np.float64) - want) / np.linalg.norm(want))
+
+
+def terms_of(dtype: str, queries: int = 100, isa_name: str = "amx", **options: Any) -> int:
+    size = {"float64": 8, "float32": 4}.get(dtype, 2)
+    rows = Spec((2, queries, 64), (queries * 64 * size, 64 * size, size), dtype)
+    return plan(Problem.of(rows, rows, rows, **options), isa.target(isa_name)).kernel.terms
+
+
+def test_how_many_terms_a_number_gets() -> None:
+    assert [terms_of(dtype) for dtype in ("float64", "float32", "float16", "bfloat16")] == [0, 3, 2, 1]
+    assert [terms_of("float32", precision=word) for word in ("highest", "high", "default")] == [3, 2, 1]
+    assert terms_of("bfloat16", precision="high") == 1
+    assert terms_of("float32", isa_name="avx512") == 0
+    assert [terms_of("float32", MATRIX_FEW), terms_of("float32", MATRIX_FEW + 1)] == [0, 3]
+    assert [terms_of("float32", scale=scale) for scale in (1e20, 1e-20, 0.0, -2.0)] == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize(("dtype", "count", "exact"), [("float32", 3, True), ("float32", 2, False)])
+def test_terms_hold_the_bits_they_say(dtype: str, count: int, exact: bool) -> None:
+    assert terms.exact_in(dtype, count) is exact
+    assert terms.exact_in("float16", 2)
+    assert not terms.exact_in("float16", 1)
+    assert terms.exact_in("bfloat16", 1)
+
+
+@on_the_unit
+@pytest.mark.parametrize("dim", [40, 33, 128, 257])
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("highest", 0.0, 4e-7), ("high", 1e-7, 2e-5), ("default", 1e-5, 6e-3)]
+)
+def test_precision_buys_digits(dim: int, precision: str, least: float, most: float) -> None:
+    q, k, v = (numbers(2, 150, dim, seed=seed) for seed in range(3))
+    want = reference.attention(q, k, v).output
+    got = sightline.attention(q, k, v, precision=precision)
+    assert least <= error(got, want) <= most
+
+
+@on_the_unit
+def test_float32_is_no_worse_than_multiply_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for logits in (1.0, 8.0):
+        q, k, v = (
+            numbers(1, 64, 64) * np.float32(logits),
+            numbers(1, 2000, 64, seed=1),
+            numbers(1, 2000, 64, seed=2),
+        )
+        want = reference.attention(q, k, v).output
+        unit = error(sightline.attention(q, k, v), want)
+        monkeypatch.setenv(isa.VARIABLE, "avx512")
+        assert unit <= 1.2 * error(sightline.attention(q, k, v), want)
+        monkeypatch.setenv(isa.VARIABLE, "amx")
+
+
+@on_the_unit
+@pytest.mark.parametrize("size", [1e-45, 1e-41, 1e-38, 1e-32, 1e-25, 1e30, 1e37])
+@pytest.mark.parametrize("part", ["value", "query and key"])
+def test_magnitudes_that_terms_cannot_hold(size: float, part: str) -> None:
+    """Tiny values, and tiny queries that meet huge keys or the other way round, are done without the unit."""
+    q, k, v = (numbers(1, 100, 24, seed=seed) for seed in range(3))
+    if part == "value":
+        v = v * np.float32(size)
+    else:
+        q, k = q * np.float32(size), (k.astype(np.float64) / size).clip(-1e37, 1e37).astype(np.float32)
+    want = reference.attention(q, k, v).output
+    got = sightline.attention(q, k, v)
+    finest = 8 * float(np.finfo(np.float32).smallest_subnormal)  # sums of the smallest numbers there are
+    np.testing.assert_allclose(got, want, rtol=2e-4, atol=max(1e-6 * abs(want).max(), finest))
+
+
+@on_the_unit
+def test_a_row_that_the_unit_cannot_do_leaves_the_others_their_bits() -> None:
+    q, k, v = (numbers(1, 100, 32, seed=seed) for seed in range(3))
+    alone = sightline.attention(q, k, v)
+    for odd in (1e-35, 1e33, np.inf, np.nan):
+        changed = q.copy()
+        changed[0, 13, 5] = odd
+        got = sightline.attention(changed, k, v)
+        others = np.arange(100) != 13
+        np.testing.assert_array_equal(got[0, others], alone[0, others])
+        if np.isfinite(odd):
+            np.testing.assert_allclose(
+                got[0, 13], reference.attention(changed, k, v).output[0, 13], rtol=1e-4
+            )
+
+
+@on_the_unit
+@pytest.mark.parametrize("climb", [30.0, 300.0])
+def test_maxima_that_climb_and_weights_that_wait(climb: float) -> None:
+    """Scores that rise tile after tile make the maximum rise while weights of earlier tiles wait."""
+    q, k, v = numbers(1, 70, 16), numbers(1, 900, 16, seed=1), numbers(1, 900, 16, seed=2)
+    q[..., 0], k[..., 0] = 4.0, np.linspace(0.0, climb, 900, dtype=np.float32)
+    for keys in (slice(None), slice(None, None, -1)):
+        want = reference.attention(q, k[:, keys], v[:, keys])
+        got, seen = sightline.attention(q, k[:, keys], v[:, keys], see=("lse", "max_score"))
+        assert error(got, want.output) < 1e-6 + 1e-7 * climb
+        np.testing.assert_allclose(seen.lse, want.lse, rtol=1e-6)
+        np.testing.assert_array_equal(got, sightline.attention(q, k[:, keys], v[:, keys]))
+
+
+@on_the_unit
+def test_a_single_key_gives_its_value_back() -> None:
+    for dtype in ("float32", "float16"):
+        q, k, v = (numbers(1, 40, 16, seed=seed).astype(dtype) for seed in range(3))
+        got = sightline.attention(q, k, v, window=(0, 0))
+        np.testing.assert_allclose(got, v, rtol=2.0**-23 if dtype == "float32" else 0)
