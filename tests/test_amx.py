@@ -136,3 +136,18 @@ def test_a_single_key_gives_its_value_back() -> None:
         q, k, v = (numbers(1, 40, 16, seed=seed).astype(dtype) for seed in range(3))
         got = sightline.attention(q, k, v, window=(0, 0))
         np.testing.assert_allclose(got, v, rtol=2.0**-23 if dtype == "float32" else 0)
+
+
+@on_the_unit
+@pytest.mark.parametrize(
+    ("part", "odd"), [(0, 2.0**110), (1, 2.0**110), (1, np.nan), (2, 2.0**-110), (2, np.inf)]
+)
+def test_odd_numbers_change_no_bit_of_what_does_not_see_them(part: int, odd: float) -> None:
+    """Neither in earlier blocks, nor where other sequences make runs of blocks longer."""
+    arrays = [numbers(1, 1, 512, 64, seed=seed) for seed in range(3)]
+    plain = sightline.attention(*arrays, causal=True)
+    arrays[part][0, 0, -1, 3] = odd
+    changed = sightline.attention(*arrays, causal=True)
+    np.testing.assert_array_equal(changed[:, :, :480], plain[:, :, :480])
+    together = sightline.attention(*(np.repeat(x, 40, axis=0) for x in arrays), causal=True)
+    np.testing.assert_array_equal(together[7:8], changed)

@@ -217,7 +217,7 @@ class Block:
             full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
             if self.packs is not None and not careful:
-                keys, values = self.packs.tile(f, a, w, first)
+                keys, values = self.packs.tile(f, a, w, first, n)
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
             soon = values, value_row
             self.scoring.scores(f, a, w, (keys, first, n), vectors, full, soon, careful=careful)

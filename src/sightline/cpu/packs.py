@@ -17,7 +17,7 @@ from sightline.cpu import formats
 from sightline.cpu.terms import HUGE, TINY, exact_in, in_pairs, magnitude, split
 from sightline.cpu.tiles import fetch
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
+from sightline.cpu.values import ADDRESS, BYTE, FLOAT, I16, INT, vector
 from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, pack_bytes, padded_bytes, run_offsets
 from sightline.plan import MATRIX_KEYS
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
     from sightline.plan import KernelKey
 
-# What is known of the period that is at work, eight bytes each, in the part `period`.
-_SLOTS = ("key", "value", "corner", "end", "packed", "odd")
+# What is known of the period at work, in the part `period`: eight bytes each, and a byte for each MATRIX_KEYS keys.
+_SLOTS = ("key", "value", "corner", "end", "packed", "met", "odd")
 TINY_VALUE, HUGE_VALUE = 1, 2
 AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
 
@@ -42,32 +42,41 @@ class Packs:
         key = k.key
         self.k = k
         self.stage = {name: _stage(k, name, columns) for name, columns in _columns(key).items()}
-        self.pack = {
-            (name, widened): make(k, widened=widened)
-            for name, make in (("key", _pack_keys), ("value", _pack_values))
-            for widened in (False, True)
-        }
+        self.pack: dict[tuple[str, bool], Function] = {}
+        for name, make in (("key", _pack_keys), ("value", _pack_values)):
+            self.pack[name, False] = self.pack[name, True] = make(k, widened=False)
+            if key.dtype != "float32":
+                self.pack[name, True] = make(k, widened=True)
         self.pack_tile = self._pack_tile()
 
     def begin(self, f: Function, w: Pointer, heads: dict[str, Pointer], corner: Value, end: Value) -> None:
         """A period: where the head's keys and values lie, its first key, and where the run's keys end."""
         given = {name: head.address() for name, head in heads.items()}
-        given |= {"corner": corner, "end": end, "packed": f.value(0), "odd": f.value(0)}
+        given |= {"corner": corner, "end": end, "packed": f.value(0), "met": f.value(0)}
         for name, number in given.items():
             self._slot(w, name).store(number, 8)
 
-    def tile(self, f: Function, a: Pointer, w: Pointer, first: Value) -> list[Pointer]:
-        """Where a tile's keys and values are packed, which they are when the first block asks for them."""
+    def tile(self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value) -> list[Pointer]:
+        """Where a tile is packed, which it is when the first block asks. `n`: keys that this block may see."""
         beyond = first - self._slot(w, "corner").load(INT, 8)
-        bit = f.value(1) << (beyond // self.k.key.tile_keys)
-        with f.when((self._slot(w, "packed").load(INT, 8) & bit) == 0):
+        bit, packed = f.value(1) << (beyond // self.k.key.tile_keys), self._slot(w, "packed")
+        with f.when((packed.load(INT, 8) & bit) == 0):
             f.call(self.pack_tile, a, w, first)
-            self._slot(w, "packed").store(self._slot(w, "packed").load(INT, 8) | bit, 8)
+            packed.store(packed.load(INT, 8) | bit, 8)
+        if self.k.key.dtype == "float32":
+            met, odd = self._slot(w, "met"), self._slot(w, "odd") + beyond // MATRIX_KEYS
+            with f.loop(0, (n + (MATRIX_KEYS - 1)) // MATRIX_KEYS, name="odd") as i:
+                met.store(met.load(INT, 8) | (odd + i).load(BYTE).unsigned(INT), 8)
         return [self._place(w, name, beyond) for name in ("key", "value")]
 
-    def odd(self, w: Pointer) -> Value:
-        """TINY_VALUE if a value of the period was too small for its terms, + HUGE_VALUE if one was huge."""
-        return self._slot(w, "odd").load(INT, 8)
+    def met(self, f: Function, w: Pointer) -> Value:
+        """What was odd in the tiles since this was asked last, which is for each block to ask.
+
+        TINY_VALUE if a value was too small for its terms, + HUGE_VALUE if one was huge.
+        """
+        met = self._slot(w, "met").load(INT, 8)
+        self._slot(w, "met").store(f.value(0), 8)
+        return met
 
     def _slot(self, w: Pointer, name: str) -> Pointer:
         return self.k.place(w, "period") + 8 * _SLOTS.index(name)
@@ -103,22 +112,20 @@ class Packs:
         waiting = k.shared(w).follow() + (offsets["waiting"] - offsets["shared"])
         width = MATRIX_KEYS if name == "key" else TILE_ROWS
         whole = (step == formats.size(k.key.dtype)) & (columns % width == 0)
+        odd = f.variable(f.value(0))
         with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
             here, place = rows + j * row, self._place(w, name, beyond + j)
             with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n + AHEAD), name="soon") as soon:
                 fetch(rows + soon * row, columns * formats.size(k.key.dtype))
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
                 with directly:
-                    self._note(w, f.call(self.pack[name, False], here, row, place))
+                    odd.value = f.call(self.pack[name, False], here, row, place)
                 with by_copy:
                     f.call(self.stage[name], here, row, step, (n - j).min(MATRIX_KEYS), waiting)
                     wide = f.value(padded_bytes(columns))
-                    self._note(w, f.call(self.pack[name, True], waiting, wide, place))
-
-    def _note(self, w: Pointer, odd: Value) -> None:
-        if self.k.key.dtype == "float32":
-            slot = self._slot(w, "odd")
-            slot.store(slot.load(INT, 8) | odd, 8)
+                    odd.value = f.call(self.pack[name, True], waiting, wide, place)
+            if name == "value":
+                (self._slot(w, "odd") + (beyond + j) // MATRIX_KEYS).store(odd.value.to(BYTE))
 
 
 def _columns(key: KernelKey) -> dict[str, int]:

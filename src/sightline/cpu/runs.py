@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.packs import Packs
     from sightline.cpu.patient import Waiting
-    from sightline.cpu.values import Pointer, Value
+    from sightline.cpu.values import Pointer, Value, Variable
 
 NAN = float("nan")
 TINY_BITS, HUGE_BITS = 32, 44
@@ -71,8 +71,7 @@ class Run:
         odd = f.variable(f.value(0))
         number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
         with f.loop(keys[0], keys[1], k.key.period_keys, name="period") as corner:
-            self._period(f, a, w, count, corner, end.value, (several, number))
-            odd.value = odd.value | self.packs.odd(self._of_block(w, f.value(0)))
+            self._period(f, a, w, count, corner, end.value, (several, number), odd)
         self._end(f, a, w, count, (several, number), run, pieces, odd.value)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
@@ -89,7 +88,7 @@ class Run:
 
     def _period(
         self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, end: Value,
-        kept: tuple[Value, Value],
+        kept: tuple[Value, Value], odd: Variable,
     ) -> None:  # fmt: skip
         """Every block's tiles of the period that begins at key `corner`, of the run's keys, which end at `end`."""
         k, scoring = self.k, self.block.scoring
@@ -102,7 +101,7 @@ class Run:
             with f.when((rows.begin < corner + k.key.period_keys) & (rows.end > corner)):
                 self.block.tiles(f, a, here, rows, corner, None, careful=False)
                 self.waiting.end(f, here, rows.vectors)
-                self._give_up(f, here, rows.vectors)
+                self._give_up(f, here, rows.vectors, odd)
                 if self.block.put_away is None:
                     with f.when(kept[0]):
                         f.call(self.block.join[False], a, here, rows.vectors)
@@ -116,14 +115,16 @@ class Run:
         one, by = f.value(1.0, self.k.compute), f.value(SHRINK, self.k.compute)
         self.k.place(self._of_block(w, f.value(0)), "shrink").store((odd == TINY_VALUE).where(one, by))
 
-    def _give_up(self, f: Function, w: Pointer, vectors: Value) -> None:
+    def _give_up(self, f: Function, w: Pointer, vectors: Value, odd: Variable) -> None:
         """A row's l is NaN if the unit cannot do it: then it will be done with care."""
         k = self.k
         if k.key.dtype != "float32":
             return
+        met = self.packs.met(f, w)
+        odd.value = odd.value | met
+        tiny = (met & TINY_VALUE) != 0
         with f.loop(0, vectors, name="rows") as g:
             total = k.table(w, "sum")
-            tiny = (self.packs.odd(w) & TINY_VALUE) != 0
             total[g] = total[g] + tiny.where(f.value(NAN, k.vec), k.table(w, "unfit")[g])
 
     def _shelf(self, f: Function, a: Pointer, block: Value, corner: Value) -> Pointer:

@@ -5,6 +5,7 @@ The polynomials are minimax (Remez) in relative error; log2's is its series. Eve
 | function | float32 | float64 | error measured over the whole range, in units of the last place |
 |---|---|---|---|
 | exp2(x), x ≤ 0 | degree 6 | degree 11 | ≤ 1.0; on AVX-512 ≤ 1.1, just below x = 0 ≤ 1.5 |
+| exp2(x), for one or two terms | degree 4 | – | ≤ 56 (3.3e-6) |
 | tanh(x) | degree 5 | degree 10 | ≤ 4.2 (tanh −0 = +0) |
 | log2(x), x > 0 and normal | 6 terms | 12 terms | ≤ 1.0; between 1/2 and 2 ≤ 3.0; of powers of two none |
 

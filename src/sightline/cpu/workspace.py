@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.plan import BIAS_TILES, MATRIX_KEYS, register_tile
+from sightline.plan import BIAS_TILES, MATRIX_KEYS, PERIOD_TILES, register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
@@ -131,7 +131,7 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
         "unfit": key.row_bytes,
         "waiting": 16,
         "shrink": 8,
-        "period": 64,
+        "period": 64 + PERIOD_TILES * key.tile_keys // MATRIX_KEYS,
         "tile_sum": key.row_bytes,
         **dict.fromkeys(("tile_heat", "tile_reach", "climbed"), key.row_bytes if key.see else 0),
     }
