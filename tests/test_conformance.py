@@ -40,7 +40,7 @@ def ways() -> Iterator[Any]:
                 yield pytest.param(case, dtype, name, id=f"{case.name}-{dtype}-{name}")
 
 
-@pytest.mark.parametrize(("case", "dtype", "instructions"), ways())
+@pytest.mark.parametrize(("case", "dtype", "instructions"), list(ways()))
 def test_the_kernels_keep_the_definition(
     case: Case, dtype: str, instructions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

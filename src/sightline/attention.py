@@ -69,7 +69,7 @@ def attention(
             `attention_vjp`.
         layout: "BHLD", or "BLHD" for arrays (…, L, H, D).
         precision: "highest", "high" or "default": how much a float32 product may be rounded, on AMX: not
-            (three bfloat16 terms a number), to some 1e-5 (two terms) or to bfloat16 (one). Elsewhere all are "highest".
+            (three bfloat16 terms a number), to some 1e-5 (two terms), to bfloat16 (one). Elsewhere: "highest".
         see: what to say of the weights beside the output: names of fields of See, as in ("lse", "received"), or
             a See. What is one number per query costs little more than the output; the rest (received, top_keys,
             pooled, rows, diagonals) takes a second pass over queries and keys. Memory grows with Lq + Lk.

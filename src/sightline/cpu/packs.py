@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
     from sightline.plan import KernelKey
 
-# What is known of the period at work, in the part `period`: eight bytes each, and a byte for each MATRIX_KEYS keys.
+# What is known of the period at work, in the part `period`: eight bytes each, and a byte for every MATRIX_KEYS.
 _SLOTS = ("key", "value", "corner", "end", "packed", "met", "odd")
 TINY_VALUE, HUGE_VALUE = 1, 2
 AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
