@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import check, results
+from benchmarks import check, check_gradients, results
 from benchmarks.peers import OURS, PROBE, PROBES, Peer
 from benchmarks.peers.probe import FLOPS as PROBE_FLOPS
 from benchmarks.turns import Worker, settle
@@ -36,11 +36,13 @@ class Effort(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A peer whose output for the cell was right: its relative error, and its first two calls in seconds."""
+    """A peer whose output for the cell was right: relative errors, and its first two calls in seconds."""
 
     error: float
     first: float
     second: float
+    gradients: dict[str, float]
+    """the errors of gradients by name, if it makes any"""
 
 
 class Round(NamedTuple):
@@ -53,8 +55,13 @@ class Round(NamedTuple):
 class Field:
     """The workers, and what is done with them."""
 
-    def __init__(self, peers: Sequence[Peer], threads: int, isa: str | None, clock: str = "wall") -> None:
-        self.threads, self.isa, self.clock = threads, isa, clock
+    def __init__(
+        self, peers: Sequence[Peer], threads: int, isa: str | None, clock: str = "wall", ours: str = OURS
+    ) -> None:
+        """Start the workers. `ours` is the name of the one that the others' times are divided by."""
+        self.threads, self.isa, self.clock, self.ours = threads, isa, clock, ours
+        self.gradient_errors: dict[tuple[str, str, str], dict[str, float]] = {}
+        """of the cells so far, by shape, dtype and peer"""
         self.best_probe = 0.0
         self.peaks: Peaks | None = None
         self._stack = ExitStack()
@@ -80,6 +87,8 @@ class Field:
         )  # of what this process's kernels may use, also where `isa` forbids it
         self.peaks = now if self.peaks is None else now.or_better(self.peaks)
         checked = dict(self.checked(shape, dtype))
+        for name, found in checked.items():
+            self.gradient_errors[shape.name, dtype, name] = found.gradients
         settle(os.getpid())
         rounds = self._rounds(checked, effort)
         for name in checked:
@@ -102,11 +111,20 @@ class Field:
             if "sample" not in reply:
                 continue
             error = check.relative_error(np.array(reply["sample"]), definition)
-            if check.wrong(error, dtype):
-                print(f"! {shape.name} {dtype} {name}: WRONG, relative error {error:.2g}; left out")
+            gradients = self._gradient_errors(shape, dtype, logits, reply)
+            worst = float(np.max([error, *gradients.values()]))  # NaN if one is
+            if check.wrong(worst, dtype):
+                print(f"! {shape.name} {dtype} {name}: WRONG, relative error {worst:.2g}; left out")
                 worker.ask("drop")
                 continue
-            yield name, Checked(error, reply["first"], reply["second"])
+            yield name, Checked(error, reply["first"], reply["second"], gradients)
+
+    @staticmethod
+    def _gradient_errors(shape: Shape, dtype: str, logits: float, reply: dict[str, Any]) -> dict[str, float]:
+        """Of the gradients in a worker's reply."""
+        if "gradients" not in reply:
+            return {}
+        return check_gradients.errors(shape, dtype, logits, reply["gradients"])
 
     def _rounds(self, checked: dict[str, Checked], effort: Effort) -> list[Round]:
         """`effort.rounds` quiet rounds; if twice as many do not hold them, those with the best probes."""
@@ -148,7 +166,8 @@ class Field:
         took = [each.seconds[name] for each in rounds if name in each.seconds]
         seconds = np.concatenate(took)
         low, median, high = (float(value) for value in np.percentile(seconds, (20, 50, 80)))
-        both = [each.seconds for each in rounds if name in each.seconds and OURS in each.seconds]
+        ours = self.ours
+        both = [each.seconds for each in rounds if name in each.seconds and ours in each.seconds]
         return results.Row(
             shape=shape.name,
             sizes=results.sizes(shape),
@@ -165,7 +184,7 @@ class Field:
             p50_ms=median * 1e3,
             p80_ms=high * 1e3,
             gflops=shape.flops() / median / 1e9,
-            ours_faster=results.paired_ratio([(each[name], each[OURS]) for each in both]),
+            ours_faster=results.paired_ratio([(each[name], each[ours]) for each in both]),
             error=found.error,
             first_ms=found.first * 1e3,
             probe_low=min(each.probe for each in rounds),

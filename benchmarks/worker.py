@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import check_gradients
 from benchmarks.check import sampled
-from benchmarks.peers import PEERS, PROBES, Case, Prepared, Unsupported
+from benchmarks.peers import PEERS, PROBES, STEPS, Case, Prepared, Unsupported
 from benchmarks.shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "thread": time.thread_tim
 
 
 def named(name: str) -> Peer:
-    """A peer, a probe or a question by its name."""
-    known = {**PEERS, **PROBES}
+    """A peer, a step, a probe or a question by its name."""
+    known = {**PEERS, **STEPS, **PROBES}
     if name in known:
         return known[name]
     from benchmarks.questions import QUESTIONS
@@ -49,14 +50,18 @@ class Holder:
         return {"version": self.peer.version()}
 
     def prepare(self, shape: str, dtype: str, logits: float, rows: int) -> dict[str, Any]:
-        """Make the case, call twice, and answer with the sampled rows of the output."""
+        """Make the case, call twice, and answer with sampled rows of the output and of gradients, if any."""
         self.drop()
         named = SHAPES[shape]
         case = Case(named, dtype, *named.inputs(dtype, logits))
         self.prepared = self.peer.prepare()(case, self.threads)
         first, second = self._seconds(self.prepared), self._seconds(self.prepared)
         rows_out = sampled(named, self.prepared.output(), rows)
-        return {"first": first, "second": second, "sample": rows_out.tolist()}
+        reply = {"first": first, "second": second, "sample": rows_out.tolist()}
+        if self.prepared.gradients is not None:
+            gradients = check_gradients.sampled(named, self.prepared.gradients())
+            reply["gradients"] = {name: x.tolist() for name, x in gradients.items()}
+        return reply
 
     def turn(self, calls: int, warm: int) -> dict[str, Any]:
         """One turn: `warm` untimed calls, then `calls` timed ones."""

@@ -37,10 +37,14 @@ class Case(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """`call()` runs attention once, to its end; `output()` is the last result as float64 (B, Hq, Lq, D)."""
+    """`call()` runs attention once, to its end; `output()` is the last result as float64 (B, Hq, Lq, D).
+
+    `gradients()`, where the call makes them, are dQ, dK and dV of the last one, likewise.
+    """
 
     call: Callable[[], object]
     output: Callable[[], np.ndarray]
+    gradients: Callable[[], list[np.ndarray]] | None = None
 
 
 Prepare = Callable[[Case, int], Prepared]
@@ -89,4 +93,15 @@ _ALL = [
     Peer("jax", "jax_xla:attention", "jax", ("float32", "bfloat16"), {"JAX_PLATFORMS": "cpu"}),
 ]
 PEERS = {peer.name: peer for peer in _ALL}
+_STEP = ("float32", "bfloat16", "float16", "float64")
+STEPS = {
+    peer.name: peer
+    for peer in (
+        Peer("sightline step", "training:ours", OURS, _STEP),
+        Peer("torch step", "training:theirs", "torch", _STEP),
+        Peer("sightline forward", "training:ours_forward", OURS, _STEP),
+        Peer("torch forward", "training:theirs_forward", "torch", _STEP),
+    )
+}
+"""Forward and backward, and the forward half of it, followed by PyTorch's autograd."""
 PROBES = {PROBE: Peer(PROBE, "probe:matmul", "numpy", ("float32",))}

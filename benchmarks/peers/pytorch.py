@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from benchmarks.peers import Case, Prepared, Unsupported
 
-_DTYPES = {
+DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -32,7 +32,7 @@ def sdpa_additive(case: Case, threads: int) -> Prepared:
         raise Unsupported("the shape has no mask")
     allowed = torch.from_numpy(shape.allowed())
     return _attention(
-        case, threads, torch.zeros(allowed.shape, dtype=_DTYPES[case.dtype]).masked_fill_(~allowed, -math.inf)
+        case, threads, torch.zeros(allowed.shape, dtype=DTYPES[case.dtype]).masked_fill_(~allowed, -math.inf)
     )
 
 
@@ -72,7 +72,7 @@ def inputs(case: Case, threads: int) -> list[Any]:
     torch.set_grad_enabled(False)  # as a server would, outside of the timing
     wide = (array.astype(np.float64) for array in (case.query, case.key, case.value))
     return [
-        torch.from_numpy(array).to(_DTYPES[case.dtype]) for array in wide
+        torch.from_numpy(array).to(DTYPES[case.dtype]) for array in wide
     ]  # exact: it came from that dtype
 
 
