@@ -111,7 +111,7 @@ def test_a_repeated_call_is_prepared_once_and_reads_the_new_numbers() -> None:
     q, k, v = three(2, 11, 16)
     for scale in (1.0, 2.0, 3.0):
         close(sightline.attention(q * np.float32(scale), k, v), reference.attention(q * scale, k, v).output)
-    assert len(calls._ready) == 1
+    assert len([x for x in calls._ready.values() if isinstance(x, calls.Ready)]) == 1
 
 
 def test_buffers_are_prepared_once_too(monkeypatch: pytest.MonkeyPatch) -> None:

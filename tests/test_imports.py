@@ -49,6 +49,7 @@ ANNEXES = {
     "parts": "reference",
     "passes": "plan",
     "gradient_call": "vjp",
+    "growing": "calls",
     "tables": "reference",
     "__main__": "cli",
 }

@@ -17,6 +17,7 @@ from torch.testing import assert_close  # noqa: E402
 import sightline.torch  # noqa: E402
 import sightline.transformers  # noqa: E402
 from models import DECODERS, ENCODER_DECODERS, IDS, TO_THE_RIGHT, Kind, bert, build, llama, minilm  # noqa: E402
+from sightline.torch import quick  # noqa: E402
 from sightline.transformers import attention_forward, implementation  # noqa: E402
 
 sightline.transformers.register()
@@ -30,13 +31,20 @@ GENERATION = {"max_new_tokens": 14, "do_sample": False}
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The arguments of each call that came to sightline."""
     found: list[dict[str, Any]] = []
-    real = sightline.torch.attention
+    real, quickly = sightline.torch.attention, quick.rows_first
 
     def counting(*args: Any, **options: Any) -> Any:
         found.append(options)
         return real(*args, **options)
 
+    def counting_quickly(query: Any, key: Any, value: Any, mask: Any, **options: Any) -> Any:
+        output = quickly(query, key, value, mask, **options)
+        if output is not None:
+            found.append({"mask": mask, **options})
+        return output
+
     monkeypatch.setattr(implementation, "attention", counting)
+    monkeypatch.setattr(quick, "rows_first", counting_quickly)
     return found
 
 
@@ -246,3 +254,76 @@ def test_the_page_has_every_argument() -> None:
 
 def test_the_models_are_what_they_say() -> None:
     assert build(Kind(llama, {})).config._attn_implementation == "eager"
+
+
+# ── Calls of models, straight to the kernel ──
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often the door was taken instead."""
+    found: list[int] = []
+    real = sightline.torch.attention
+
+    def counting(*args: Any, **options: Any) -> Any:
+        found.append(1)
+        return real(*args, **options)
+
+    monkeypatch.setattr(implementation, "attention", counting)
+    monkeypatch.setattr(quick, "_known", {})
+    return found
+
+
+BOOLEANS = torch.rand(2, 1, 5, 9, generator=torch.Generator().manual_seed(5)) < 0.7
+MASKS = {"none": None, "booleans": BOOLEANS, "floats": torch.where(BOOLEANS, 0.0, -1e9)}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS.keys())
+def test_a_plain_call_goes_to_the_kernel_with_the_doors_answer(
+    mask: Any, causal: bool, slow: list[int]
+) -> None:
+    q = torch.randn(2, 4, 5, 8)
+    k, v = torch.randn(2, 2, 2, 9, 8)
+    module = SimpleNamespace(is_causal=causal)
+    want = sightline.torch.attention(
+        *(x.transpose(1, 2) for x in (q, k, v)),
+        mask=mask if mask is BOOLEANS else None,
+        bias=mask if mask is MASKS["floats"] else None,
+        causal=causal and mask is None,
+        query_offset=0 if causal and mask is None else None,
+        scale=0.3,
+        layout="BLHD",
+    )
+    for _ in range(2):
+        got, weights = attention_forward(module, q, k, v, mask, scaling=0.3)
+        assert torch.equal(got, want)
+        assert got.is_contiguous()
+        assert weights is None
+    assert not slow
+
+
+def test_what_is_followed_or_elsewhere_takes_the_door(slow: list[int]) -> None:
+    q, k = torch.randn(1, 4, 5, 8), torch.randn(1, 2, 5, 8)
+    module = SimpleNamespace(is_causal=False)
+    assert attention_forward(module, q.clone().requires_grad_(), k, k, None)[0].requires_grad
+    there, elsewhere = q.to("meta"), k.to("meta")
+    assert attention_forward(module, there, elsewhere, elsewhere, None)[0].is_meta
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention_forward(module, q, k, k, None)[0].dtype == torch.bfloat16
+    others: dict[str, Any] = {
+        "softcap": 2.0,
+        "s_aux": torch.zeros(4),
+        "position_bias": torch.zeros(1, 4, 5, 5),
+    }
+    for option in others.items():
+        attention_forward(module, q, k, k, None, **dict([option]))
+    assert len(slow) == 6
+
+
+def test_errors_of_plain_calls_are_the_doors() -> None:
+    q, k = torch.randn(1, 4, 5, 8), torch.randn(1, 3, 5, 8)
+    with pytest.raises(ValueError, match="query has 4 heads and key and value have 3"):
+        attention_forward(SimpleNamespace(is_causal=False), q, k, k, None)
+    with pytest.raises(TypeError, match="query is float32, key is float64"):
+        attention_forward(SimpleNamespace(is_causal=False), q, k.double(), k.double(), None)

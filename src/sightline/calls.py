@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from sightline import arrays
+from sightline import arrays, growing
 from sightline.cpu import isa
 from sightline.cpu.run import OPERANDS, Prepared, overlaps_itself
 from sightline.cpu.sweep import FOR_SECOND_PASS, SecondPass, checked, needed, queries_needed
@@ -35,8 +35,9 @@ OPTIONS = (
 Operands = tuple[Any, ...]
 """In the order of OPERANDS, None where not given."""
 
-_ready: dict[Hashable, Ready] = {}
+_ready: dict[Hashable, Ready | growing.Pattern] = {}
 MOST_READY = 1024
+NOTHING = See()
 
 
 class Ready:
@@ -49,6 +50,11 @@ class Ready:
         self.problem = prepared.plan.problem
         self._names = tuple(name for name in PER_QUERY if getattr(request, name))
         self._heads = request.heads
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The output's."""
+        return self._prepared.output_shape
 
     def result(self, query: Any) -> Any:
         """A new array for the output."""
@@ -81,12 +87,15 @@ def ready(
     operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool = True
 ) -> tuple[Ready, Operands]:
     """What the call needs, and its operands with a NumPy look in place of what has no signature."""
-    found = _lookup(operands, options, see, values=values)
+    signed = _signature(operands, options, see, values=values)
+    found = _lookup(signed)
     if found is not None:
         return found, operands
-    operands = _settled(operands)
-    found = _lookup(operands, options, see, values=values)
-    return found or _prepare(operands, options, see, values=values), operands
+    if signed is None:
+        operands = _settled(operands)
+        signed = _signature(operands, options, see, values=values)
+        found = _lookup(signed)
+    return found or _prepare(operands, options, see, signed, values=values), operands
 
 
 def _settled(operands: Operands) -> Operands:
@@ -95,27 +104,44 @@ def _settled(operands: Operands) -> Operands:
 
 
 def _signature(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Hashable:
-    """All that a prepared call depends on; of values per sequence, read at every call, only whether given."""
+    """All that a prepared call depends on; of values per sequence, read at every call, only whether given.
+
+    None where something has no signature: what is wrong, if anything is, the slow path says.
+    """
     types = tuple(map(type, options))  # 1 == True, but causal=1 is an error
     _, window, offset, lengths = options[:4]
-    if window is not None:
-        types += tuple(map(type, window))
-    if offset is not None or lengths is not None:
-        given = (x if x is None or isinstance(x, int) else "given" for x in (offset, lengths))
-        options = (*options[:2], *given, *options[4:])
-    arrays_seen = [x if x is None else arrays.signature(x) for x in operands]
+    try:
+        if window is not None:
+            types += tuple(map(type, window))
+        if offset is not None or lengths is not None:
+            given = (x if x is None or isinstance(x, int) else "given" for x in (offset, lengths))
+            options = (*options[:2], *given, *options[4:])
+        arrays_seen = [x if x is None else arrays.signature(x) for x in operands]
+    except (arrays.NoSignatureError, TypeError):
+        return None
     return (isa.word(), see, values, options, types, *arrays_seen)
 
 
-def _lookup(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Ready | None:
-    """What an earlier call of the same signature prepared."""
+def _lookup(signed: Hashable) -> Any:
+    """What was kept of an earlier call of the same signature."""
     try:
-        return _ready.get(_signature(operands, options, see, values=values))
-    except (arrays.NoSignatureError, TypeError):  # what is wrong, if anything is, the slow path says
+        return None if signed is None else _ready.get(signed)
+    except TypeError:  # e.g. a window given as a list
         return None
 
 
-def _prepare(operands: Operands, options: tuple[Any, ...], see: See | None, *, values: bool) -> Ready:
+def _keep(signed: Hashable, made: Ready | growing.Pattern) -> None:
+    """For the next call like it."""
+    with contextlib.suppress(TypeError):
+        if signed is not None and _ready.get(signed) is None:
+            if len(_ready) >= MOST_READY:
+                _ready.clear()
+            _ready[signed] = made
+
+
+def _prepare(
+    operands: Operands, options: tuple[Any, ...], see: See | None, signed: Hashable, *, values: bool
+) -> Ready:
     """The slow path: look at everything, raise every error, plan, get the kernels."""
     required = OPERANDS[: 3 if values else 2]
     given = {name: x for name, x in zip(OPERANDS, operands, strict=True) if x is not None or name in required}
@@ -125,16 +151,25 @@ def _prepare(operands: Operands, options: tuple[Any, ...], see: See | None, *, v
         named[name] = int_or_spec(named[name], name)
     _check_out(views.get("out"))
     specs: dict[str, Any] = {name: seen.spec for name, seen in views.items()}
+    pattern = growing.pattern(specs, named) if values and see is None else None
+    known = _lookup(pattern)
+    if known is not None:
+        prepared = known.prepared(specs, named["layout"])
+        if prepared is not None:
+            made = Ready(prepared, NOTHING, None)
+            _keep(signed, made)
+            return made
     if not values:
         specs["value"] = specs["key"]  # any that fits: it is not read
     problem = Problem.of(**specs, **named)
     lengths = named["key_lengths"] if isinstance(named["key_lengths"], int) else None
-    request = checked(see or See(), problem)
+    request = checked(see or NOTHING, problem)
     made = _made(problem, request, views["out"].spec if "out" in views else None, lengths, values=values)
-    with contextlib.suppress(TypeError, arrays.NoSignatureError):  # e.g. a window given as a list
-        if len(_ready) >= MOST_READY:
-            _ready.clear()
-        _ready[_signature(operands, options, see, values=values)] = made
+    _keep(signed, made)
+    if known is not None:
+        known.learn(problem)
+    else:
+        _keep(pattern, growing.Pattern())
     return made
 
 

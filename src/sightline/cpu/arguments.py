@@ -58,11 +58,19 @@ BATCH_COLUMNS = (
 Block = ctypes.c_int64 * SLOTS
 _addresses = struct.Struct("=8q")
 _FIRST_ADDRESS = 8 * SLOT["query"]
+_key_strides = struct.Struct("=6q")
+_FIRST_KEY_STRIDE = 8 * SLOT["key_head"]
 
 
 def put_addresses(block: ctypes.Array[ctypes.c_int64], *addresses: int) -> None:
     """Fill in the slots from query to out, all at once: one by one they would take six times as long."""
     _addresses.pack_into(block, _FIRST_ADDRESS, *addresses)
+
+
+def put_keys(block: ctypes.Array[ctypes.c_int64], keys: int, *strides: int) -> None:
+    """Fill in how many keys there are, and the strides of keys and values."""
+    block[SLOT["keys"]] = keys
+    _key_strides.pack_into(block, _FIRST_KEY_STRIDE, *strides)
 
 
 def float_bits(number: float) -> int:

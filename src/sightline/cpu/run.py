@@ -14,7 +14,7 @@ import numpy as np
 from sightline import arrays, operands
 from sightline.cpu import compile as compiler
 from sightline.cpu import threads
-from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses
+from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses, put_keys
 from sightline.cpu.workspace import rows_of, run_bytes
 from sightline.plan import SIZES
 from sightline.problem import sequence_ints
@@ -104,6 +104,22 @@ class Prepared:
         self._out_checked = out is None
         self._per_head = p.sinks is not None or p.alibi_slopes is not None
         self._specs = specs
+
+    def with_keys(self, key: Spec, value: Spec) -> Prepared:
+        """The same for other keys and values, (*batch, heads, length, …), which kernel and cutting suit as well.
+
+        In `plan` the keys remain those of this one.
+        """
+        other = object.__new__(Prepared)
+        other.__dict__.update(self.__dict__)
+        block = other._template = Block.from_buffer_copy(self._template)
+        put_keys(block, key.shape[-2], *key.strides[-3:], *value.strides[-3:])
+        table = other._batches = self._batches.copy()
+        table[:, _COLUMN["key_lengths"]] = key.shape[-2]
+        if len(table) > 1:
+            _put_offsets(table, key.shape[:-3], {"key": key, "value": value})
+        block[SLOT["batches"]] = arrays.address(table)
+        return other
 
     def run(
         self,
@@ -304,13 +320,17 @@ def batches(plan: Plan, specs: dict[str, Spec], key_length: int) -> NDArray[np.i
     p = plan.problem
     table = np.zeros((plan.sequences, len(BATCH_COLUMNS)), np.int64)
     if plan.sequences > 1:
-        index = np.indices(p.batch).reshape(len(p.batch), -1)
-        for name, spec in specs.items():
-            strides = np.array(spec.strides[:-3], np.int64)
-            table[:, BATCH_COLUMNS.index(name)] = strides @ index
+        _put_offsets(table, p.batch, specs)
     table[:, _COLUMN["query_offset"]] = p.query_offset or 0
     table[:, _COLUMN["key_lengths"]] = key_length
     return table
+
+
+def _put_offsets(table: NDArray[np.int64], batch: tuple[int, ...], specs: dict[str, Spec]) -> None:
+    """Where each sequence's part of the operands begins."""
+    index = np.indices(batch).reshape(len(batch), -1)
+    for name, spec in specs.items():
+        table[:, BATCH_COLUMNS.index(name)] = np.array(spec.strides[:-3], np.int64) @ index
 
 
 def overlaps_itself(out: Spec) -> bool:

@@ -1,7 +1,8 @@
-"""Calls of PyTorch's function that were made before, on tensors that nobody follows: straight to the kernel.
+"""Calls of PyTorch's function and of models, on tensors that nobody follows: straight to the kernel.
 
 A tiny call is all overhead, and PyTorch's own takes 3.6 µs. What a call of a given form needs is looked up by that
-form; what is left is to get memory for the output and to pass addresses.
+form; what is left is to get memory for the output and to pass addresses. Inside of a model every instruction of
+this costs ten times as much: meanwhile the weights of a layer have gone through the caches.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _known: dict[Hashable, Known] = {}
 MOST_KNOWN = 1024
 NUMBERS = (type(None), float, int)
+ROWS_FIRST = "rows first"
 
 # Looked up once: the calls below are what a tiny call's time is made of.
 _dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
@@ -28,8 +30,11 @@ _transforms, _autocast = torch._C._are_functorch_transforms_active, torch._C._is
 _grad = torch.is_grad_enabled
 
 
-def form(q: Any, k: Any, v: Any, mask: Any, is_causal: Any, scale: Any, enable_gqa: Any) -> Hashable:
-    """All that a call depends on but numbers; None where a tensor may be followed (`arrays.torch_tensors`)."""
+def form(q: Any, k: Any, v: Any, mask: Any, is_causal: Any, scale: Any, way: Any) -> Hashable:
+    """All that a call depends on but numbers; None where a tensor may be followed (`arrays.torch_tensors`).
+
+    `way` tells apart who asks: `enable_gqa`, or ROWS_FIRST.
+    """
     if not (type(q) in TYPES and type(k) in TYPES and type(v) in TYPES and type(scale) in NUMBERS):
         return None
     if _grad() and (q.requires_grad or k.requires_grad or v.requires_grad):
@@ -53,7 +58,7 @@ def form(q: Any, k: Any, v: Any, mask: Any, is_causal: Any, scale: Any, enable_g
             is_causal,
             type(is_causal),  # 1 == True, but is_causal=1 is an error
             scale,
-            enable_gqa,
+            way,
             masked,
             (q.shape, k.shape, v.shape, q.stride(), k.stride(), v.stride(), q.dtype, k.dtype, v.dtype),
             (q.is_cpu, k.is_cpu, v.is_cpu, q.is_neg(), k.is_neg(), v.is_neg()),
@@ -99,11 +104,45 @@ def learn(
     alike = output.shape == query.shape and output.stride() == torch.empty_like(query).stride()
     if not output.is_cpu or not (alike or output.is_contiguous()):
         return
+    shape = None if alike else tuple(output.shape)
+    _remember(form, (query, key, value), attn_mask, output, (causal, scale, "BHLD"), shape)
+
+
+def rows_first(query: Any, key: Any, value: Any, mask: Any, *, causal: bool, scale: Any) -> Any:
+    """The output (B, Lq, Hq, Dv) of tensors (B, H, L, D), as models have it; None where a tensor may be followed.
+
+    The mask may hold booleans, or floats that are added to the scores.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    found = form(query, key, value, mask, causal, scale, ROWS_FIRST)
+    if found is None:
+        return None
+    known = _known.get(found)
+    if known is None:
+        if not (query.is_cpu and key.is_cpu and value.is_cpu and (mask is None or mask.is_cpu)):
+            return None
+        arrays = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+        known = _remember(found, arrays, mask, None, (causal, scale, "BLHD"), None)
+    return known(query, key, value, mask)
+
+
+def _remember(
+    form: Hashable,
+    arrays: tuple[Any, Any, Any],
+    attn_mask: Any,
+    output: Any,
+    how: tuple[bool, Any, str],
+    shape: tuple[int, ...] | None,
+) -> Known:
+    """Learn a call; `output` is an array of the form it has to have, or None where rows come first."""
+    causal, scale, layout = how
     boolean = attn_mask is not None and attn_mask.dtype == torch.bool
     mask, bias = (attn_mask, None) if boolean else (None, attn_mask)
-    operands = (query, key, value, mask, bias, None, None, output)
-    options = (causal, None, 0 if causal else None, None, scale, None, "BHLD", "highest", 0.0)
+    operands = (*arrays, mask, bias, None, None, output)
+    options = (causal, None, 0 if causal else None, None, scale, None, layout, "highest", 0.0)
     call, _ = ready(operands, options, None)
     if len(_known) >= MOST_KNOWN:
         _known.clear()
-    _known[form] = Known(call, None if alike else tuple(output.shape), boolean=boolean)
+    known = _known[form] = Known(call, call.shape if output is None else shape, boolean=boolean)
+    return known

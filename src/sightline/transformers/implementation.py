@@ -13,7 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from sightline.see import See
-from sightline.torch import attention, dense
+from sightline.torch import attention, dense, quick
 from sightline.torch.attention import as_call
 
 HONOURED = (
@@ -100,6 +100,10 @@ def attention_forward(
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     causal = bool(is_causal) and attention_mask is None and query.shape[-2] > 1
+    if position_bias is None and s_aux is None and softcap is None and not (dropout or output_attentions):
+        output = quick.rows_first(query, key, value, attention_mask, causal=causal, scale=scaling)
+        if output is not None:
+            return output, None
     floats = attention_mask is not None and attention_mask.dtype != torch.bool
     bias = _sum(position_bias, attention_mask if floats else None)
     options = {
@@ -138,9 +142,9 @@ def _refuse(window: int | None, mask: Any, key: Any, others: dict[str, Any]) -> 
             f"sliding_window is {window} with {key.shape[-2]} keys and no mask; expected the mask that "
             f"transformers makes for such layers; try attn_implementation='eager' for this model."
         )
-    unknown = sorted(name for name, x in others.items() if x is not None and name not in NEUTRAL)
+    unknown = [name for name, x in others.items() if x is not None and name not in NEUTRAL]
     if unknown:
         raise NotImplementedError(
-            f"the model hands {', '.join(unknown)} to its attention; sightline honours "
+            f"the model hands {', '.join(sorted(unknown))} to its attention; sightline honours "
             f"{', '.join(HONOURED)}; try attn_implementation='eager' for this model."
         )
