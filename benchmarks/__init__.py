@@ -9,7 +9,7 @@
     python -m benchmarks.overhead                         # a tiny call, the first call, the import
     python -m benchmarks.seeing                           # what `see=` costs, in time and memory
     python -m benchmarks.watching                         # what watching a model costs
-    python -m benchmarks.training                         # forward and backward beside PyTorch, and errors of gradients
+    python -m benchmarks.training                         # forward and backward beside PyTorch, and errors
     python -m benchmarks.models                           # sentences read and tokens written by whole models
 
 Run from the repository's root. Peers that are not installed are left out and named; `pip install torch`

@@ -7,8 +7,9 @@
 With dropout dP and, for dV, P are 0 where the forward pass dropped the weight, else 1/(1 − p) times as large.
 
 In powers of two, as in the softmax: P = 2^((S − shift)·c + lift), where shift is the score whose weight would
-be 1, rounded, and lift makes good for that. An lse of thousands is itself rounded by too much: such rows are gone
-through once before, as the softmax does it with care, for their largest score and the sum of their weights.
+be 1, rounded, and lift makes good for that, and for the rounding of c. An lse of thousands is itself rounded by
+too much: such rows are gone through once before, as the softmax does it with care, for their largest score and
+the sum of their weights.
 
 A key that may not be seen has weight and derivative 0; where sums are made with care −0, which no visible key has.
 """
@@ -18,12 +19,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, packing
+from sightline.cpu.arguments import SLOT
 from sightline.cpu.softmax import UNROLL, UNSEEN
 from sightline.cpu.statistics import LN_2
 from sightline.cpu.values import (
     ADDRESS,
     BFLOAT,
     BOOL,
+    DOUBLE,
     I16,
     INFINITY,
     INT,
@@ -65,7 +68,7 @@ def start(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
         with f.when(has_d_lse):
             (delta.at + at).store(total - (d_lse + offset).load(k.compute))
     far = f.variable(f.value(0, BOOL))
-    log2_e, c = f.value(LOG2_E, k.vec), k.number(a, "exponent")
+    log2_e, c, rest = f.value(LOG2_E, k.vec), k.number(a, "exponent"), _rest(k, f, a)
     with f.loop(0, rows.vectors, name="start") as g:
         lse = kept[g]
         m = lse * log2_e
@@ -73,11 +76,23 @@ def start(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
         shift = lse if k.key.scaled else lse / k.number(a, "scale")
         beyond = lse == INFINITY
         k.table(w, "shift")[g] = beyond.where(0.0, shift)
-        k.table(w, "lift")[g] = beyond.where(NEGATIVE_INFINITY, shift.fma(c, -m) - left)
+        lift = shift.fma(c, -m) + shift.fma(rest, -left)
+        k.table(w, "lift")[g] = beyond.where(NEGATIVE_INFINITY, lift)
         k.table(w, "lean")[g] = f.zeros(k.vec)
         k.table(w, "top_seen")[g] = f.value(NEGATIVE_INFINITY, k.vec)
         far.value = far.value | (_is_far(k, lse) & ~beyond).any()
     return far.value
+
+
+def _rest(k: Kernel, f: Function, a: Pointer) -> Value:
+    """What the exponent lost when it was rounded to the arithmetic's type."""
+    exponent, scale = ((a + 8 * SLOT[name]).load(DOUBLE, 8) for name in ("exponent", "scale"))
+    if k.element_bytes == 4:
+        lost = exponent - exponent.to(k.compute).to(DOUBLE)
+    else:
+        unit = f.value(1.0, DOUBLE) if k.key.scaled else scale
+        lost = unit.fma(LOG2_E, -exponent) + unit * LOG2_E_REST[8]
+    return lost.to(k.compute).splat(k.lanes)
 
 
 def _is_far(k: Kernel, lse: Value) -> Value:

@@ -107,12 +107,14 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
     high, total, best, mass, heat, reach = (
         k.table(w, part) for part in ("high", "sum", "best", "mass", "heat", "reach")
     )
-    scale = k.number(a, "scale")
-    unit = k.number(a, "exponent") * LN_2 if careful else f.value(LN_2, k.vec)
+    scale, exponent = k.number(a, "scale"), k.number(a, "exponent")
     with f.loop(0, vectors, name="see") as g:
         l, alone = total[g], total[g] == 0.0
         bits = log2(l)
-        lse = alone.where(NEGATIVE_INFINITY, high[g].fma(unit, bits * LN_2))
+        shift, climb = _above(high[g], best[g], exponent, careful=careful)
+        # The largest score and what is more: log₂(e) in m is rounded, by too much for scores of hundreds.
+        more = (bits + climb) * LN_2
+        lse = alone.where(NEGATIVE_INFINITY, shift + more if k.key.scaled else shift.fma(scale, more))
         largest = best[g] if k.key.scaled else best[g] * scale
         largest = (best[g] == NEGATIVE_INFINITY).where(NEGATIVE_INFINITY, largest)
         entropy = (bits * mass[g] - heat[g]) * LN_2 / l
@@ -121,7 +123,7 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
             "max_score": (l == l).where(largest, l),  # noqa: PLR0124 (NaN)
             "entropy": alone.where(0.0, (entropy < 0.0).where(0.0, entropy)),  # −6e-8 for one visible key
             "distance": alone.where(0.0, reach[g] / l),
-            **_for_later((high[g], l, bits), best[g], k.number(a, "exponent"), careful=careful),
+            **_for_later(l, best[g], shift, bits + climb),
         }
         for name in k.key.see:
             k.table(w, f"see_{name}")[g] = made[name]
@@ -133,14 +135,17 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
                 (k.address(a, name) + place * k.element_bytes).store(number)
 
 
-def _for_later(sums: tuple[Value, Value, Value], best: Value, c: Value, *, careful: bool) -> dict[str, Value]:
+def _above(m: Value, best: Value, c: Value, *, careful: bool) -> tuple[Value, Value]:
+    """The largest score, 0 where none is seen, and how far m lies above it in powers of two."""
+    shift = (best == NEGATIVE_INFINITY).where(0.0, best)
+    # m is rounded unless it was made with care, and a sink may be higher than any score.
+    return shift, (m - shift) * c if careful else (-shift).fma(c, m)
+
+
+def _for_later(l: Value, best: Value, shift: Value, log_sum: Value) -> dict[str, Value]:
     """What the second pass makes weights of, exact however large the scores are: w = 2^((S − shift)·c − log_sum).
 
     A query that sees no key has log_sum = +∞, and so no weight; an undefined one has NaN.
     """
-    m, l, log2_l = sums
     dark = (best == NEGATIVE_INFINITY) & (l == l)  # noqa: PLR0124 (NaN)
-    shift = (best == NEGATIVE_INFINITY).where(0.0, best)
-    # m is rounded unless it was made with care, and a sink may be higher than any score.
-    climb = (m - shift) * c if careful else (-shift).fma(c, m)
-    return {"shift": shift, "log_sum": dark.where(INFINITY, log2_l + climb)}
+    return {"shift": shift, "log_sum": dark.where(INFINITY, log_sum)}
