@@ -175,7 +175,9 @@ def test_another_seed_is_no_other_kernel_and_no_other_plan(monkeypatch: pytest.M
     x = np.random.default_rng(0).standard_normal((1, 2, 7, 16))
     outputs = [sightline.attention(x, x, x, dropout_p=0.5, seed=seed) for seed in (0, 1, SEED)]
     assert len({output.tobytes() for output in outputs}) == 3
-    assert [made.problem.dropout_p for made in calls._ready.values()] == [0.5]
+    assert [made.problem.dropout_p for made in calls._ready.values() if isinstance(made, calls.Ready)] == [
+        0.5
+    ]
 
 
 def test_the_mean_over_seeds_is_attention_without() -> None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 LOG2_E_REST = {4: 1.9259629911266174e-8, 8: 2.0355273740931e-17}
 # From here on, in powers of two, a row's lse is made again …
 FAR = {4: 2.0**10, 8: 2.0**30}
+# … or from here, where the forward pass made its scores on a matrix unit: rounded otherwise than these are …
+FAR_FROM_MATRIX_UNIT = 2.0**4
 # … unless the call's differs by more than rounding: then it counts keys that are not here.
 SAME_LSE = {4: 2.0**-20, 8: 2.0**-48}
 
@@ -96,7 +98,8 @@ def _rest(k: Kernel, f: Function, a: Pointer) -> Value:
 
 
 def _is_far(k: Kernel, lse: Value) -> Value:
-    return lse.magnitude() > FAR[k.element_bytes]
+    others = k.key.dtype == "float32" and k.isa.multiplies_tiles
+    return lse.magnitude() > (FAR_FROM_MATRIX_UNIT if others else FAR[k.element_bytes])
 
 
 def replace_far(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value) -> None:
