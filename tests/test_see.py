@@ -11,6 +11,7 @@ import pytest
 import sightline
 from sightline import calls, plan, reference
 from sightline.cpu import isa, threads
+from sightline.plan import MATRIX_FEW
 from sightline.reference_statistics import see
 from sightline.see import PER_QUERY, Received, See, Seen, requested
 
@@ -201,8 +202,10 @@ def test_tensors_give_tensors_of_float32_but_for_float64(dtype: str) -> None:
         x = getattr(seen, name)
         assert isinstance(x, torch.Tensor)
         assert x.dtype == (torch.float64 if dtype == "float64" else torch.float32)
+    # The matrix unit leaves out 2^-18 of the products of float16.
+    bound = 4e-5 if dtype == "float16" and isa.chosen().multiplies_tiles else 1e-5
     np.testing.assert_allclose(
-        stacked(seen), defined(*(x.double().numpy() for x in (q, k, v))), rtol=0, atol=1e-5
+        stacked(seen), defined(*(x.double().numpy() for x in (q, k, v))), rtol=0, atol=bound
     )
 
 
@@ -276,6 +279,11 @@ def test_any_number_of_threads_sees_the_same_bits(instructions: str, monkeypatch
         same_bits(other, results[0])
 
 
+def by_the_same_engine(queries: int, dtype: Any = np.float32) -> bool:
+    """A matrix unit leaves few queries, and float64, to other instructions, whose sums have other last bits."""
+    return queries > MATRIX_FEW or dtype == np.float64 or not isa.chosen().multiplies_tiles
+
+
 @every_isa
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_what_is_seen_of_a_sequence_does_not_depend_on_its_company(
@@ -288,8 +296,9 @@ def test_what_is_seen_of_a_sequence_does_not_depend_on_its_company(
     for index in range(5):
         same_bits(seen_by(q[index], k[index], v[index], window=(30, 5)), together[:, index])
         one = slice(2 * index, 2 * index + 1)
-        part = seen_by(q[index, :, one], k[index], v[index], window=(30, 5), query_offset=2 * index)
-        same_bits(part, together[:, index, :, one])
+        if by_the_same_engine(1, dtype):
+            part = seen_by(q[index, :, one], k[index], v[index], window=(30, 5), query_offset=2 * index)
+            same_bits(part, together[:, index, :, one])
 
 
 @every_isa
@@ -299,6 +308,8 @@ def test_a_group_of_heads_sees_what_its_heads_see_alone(
 ) -> None:
     """Few queries: the group's heads share blocks of rows. Many: they do not."""
     monkeypatch.setenv("SIGHTLINE_ISA", instructions)
+    if not by_the_same_engine(length):
+        pytest.skip("alone, so few queries are not for the matrix unit")
     q, k, v = numbers(2, 8, length, 64), numbers(2, 2, 90, 64, seed=1), numbers(2, 2, 90, 64, seed=2)
     together = seen_by(q, k, v)
     for batch, head in np.ndindex(2, 8):
