@@ -18,8 +18,8 @@ Two bounds, neither picked by hand:
        distance    = Σ_j w_j·|p − j|: by r · distance, for |p − j| is exact
 
    and one roundoff each. Weights that underflow are lost from them as from the output.
-   For float16 a kernel may leave out what the last three bits of two numbers make when multiplied: at most 2^-18
-   of each product, of either sign, which adds up to 2^-18/3 · √(Σ_d (q_d·k_jd)²) · scale beside S.
+   For float16 a kernel may leave out what the last three bits of two numbers make when multiplied: at most 2^-16
+   of each product, of either sign, which adds up to 2^-16/3 · √(Σ_d (q_d·k_jd)²) · scale beside S.
    For bfloat16 a kernel may round each weight to bfloat16, as PyTorch's fused kernel does: independent errors,
    even between ±u_bf16, that add up to t = u_bf16/√3 · √(Σ_j (w_j·v_j)²), again taken λ times.
 2. All of them: where PyTorch can compute the same call in the same type, the root mean square of the error is
@@ -151,7 +151,7 @@ def score_error(call: Call, index: tuple[int, ...], head: reference.Steps) -> Ar
         with np.errstate(invalid="ignore"):
             squares = query**2 @ (key**2).T * call.problem.scale**2
         squares = np.where(head.seen & np.isfinite(squares), squares, 0.0).max(axis=1, initial=0.0)
-        error += 2.0**-18 / 3 / unit_roundoff("float32") * np.sqrt(squares)
+        error += 2.0**-16 / 3 / unit_roundoff("float32") * np.sqrt(squares)
     return error
 
 

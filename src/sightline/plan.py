@@ -23,11 +23,14 @@ ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32
 MATRIX_ROWS = 32  # queries of a block on a matrix unit: two tiles wide
 MATRIX_KEYS = 32  # keys that one of its instructions sums over
 MATRIX_GROUP = 256  # keys whose weights wait, as one term, to be multiplied by values all together
-MATRIX_FEW = 8  # with fewer queries most of a tile would be empty
+MATRIX_FEW = 8  # with so few queries most of a tile would be empty
+# By terms: query rows and head sizes from which the unit was measured to be faster than multiply-adds.
+MATRIX_WORTH = {1: (MATRIX_FEW + 1, 12), 2: (MATRIX_FEW + 1, 16), 3: (256, 24)}
 PACKED_BYTES = 2**20  # of keys and values that a run of blocks has packed, and …
 BLOCKS_BYTES = 3 * 2**19  # … of what its blocks remember: both are to stay in a second-level cache
-MOST_SHARING = 32  # blocks of a run
-SHARED_ITEMS = 32  # … if there remain so many work items
+MOST_SHARING = 32  # blocks of a run at most, …
+LEAST_SHARING = 8  # … where there are so many, and more
+SHARED_ITEMS = 16  # … as long as so many work items remain
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
 PERIOD_TILES = 16  # tiles whose sums are made together, before they join those of earlier ones
@@ -231,7 +234,7 @@ class Plan:
         if not self.kernel.terms:
             return 1
         shared = self.sequences * self.spaces * self.blocks // SHARED_ITEMS
-        return max(1, min(shared, self.blocks, self.kernel.most_sharing))
+        return max(1, min(max(shared, LEAST_SHARING), self.blocks, self.kernel.most_sharing))
 
     @property
     def runs(self) -> int:
@@ -409,10 +412,13 @@ def _terms(p: Problem, isa: Isa) -> int:
     Three hold a float32 to its last bit, two a float16. A scale that makes lost bits count is left to others.
     """
     tame = 2.0**-40 <= abs(p.scale) <= 2.0**40
-    if not isa.multiplies_tiles or p.queries * p.group <= MATRIX_FEW or not tame:
+    if not isa.multiplies_tiles or p.dtype == "float64" or not tame:
         return 0
     by_precision = {"highest": 3, "high": 2, "default": 1}
-    return {"float64": 0, "float32": by_precision[p.precision], "float16": 2, "bfloat16": 1}[p.dtype]
+    terms = {"float32": by_precision[p.precision], "float16": 2, "bfloat16": 1}[p.dtype]
+    least_rows, least_dim = MATRIX_WORTH[terms]
+    rows = p.queries * (p.group if p.queries < MATRIX_ROWS else 1)
+    return terms if rows >= least_rows and p.dim >= least_dim else 0
 
 
 def _staged(rows: Spec) -> bool:
