@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -115,6 +116,17 @@ def test_a_row_that_the_unit_cannot_do_leaves_the_others_their_bits() -> None:
             np.testing.assert_allclose(
                 got[0, 13], reference.attention(changed, k, v).output[0, 13], rtol=1e-4, atol=1e-7
             )
+
+
+@on_the_unit
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_what_waits_is_multiplied_before_a_maximum_rises(dtype: Any) -> None:
+    """Half precision has groups of several tiles, so weights do wait when scores climb."""
+    q, k, v = numbers(1, 300, 24), numbers(1, 900, 24, seed=1), numbers(1, 900, 24, seed=2)
+    q[..., 0], k[..., 0] = 4.0, np.linspace(0.0, 30.0, 900, dtype=np.float32)
+    q, k, v = (x.astype(dtype) for x in (q, k, v))
+    want = reference.attention(*(x.astype(np.float64) for x in (q, k, v))).output
+    assert error(sightline.attention(q, k, v), want) < 1.2 * 2.0 ** (-10 if dtype is np.float16 else -8)
 
 
 @on_the_unit
