@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.plan import BIAS_TILES, SLICE_FLOPS, Plan, plan
+from sightline.plan import BIAS_TILES, SLICE_FLOPS, STEP_BLOCKS, Plan, plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,6 @@ OF_KEYS = ("key", "value")
 """Sums over queries; the others are made row by row."""
 MOST_SUMS = 1 << 20  # bytes of working memory for a run of keys' sums, when there are two passes
 LEAST_RUN = 4  # tiles of a run: shorter ones would read every block's rows for little
-STEP_BLOCKS = 16  # blocks of rows in a step of a pass over key heads
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ PACKED_BYTES = 2**20  # of keys and values that a run of blocks has packed, and 
 BLOCKS_BYTES = 3 * 2**19  # … of what its blocks remember: both are to stay in a second-level cache
 MOST_SHARING = 32  # blocks of a run at most, …
 LEAST_SHARING = 8  # … where there are so many, and more
+LEAST_SHARING_BACKWARD = 2  # a block of the backward program has five times the work
+STEP_BLOCKS = 16  # blocks whose sums over queries are made together, before they join those of earlier ones
 SHARED_ITEMS = 16  # … as long as so many work items remain
 SLICE_FLOPS = 1e9  # what a thread does before it looks for Ctrl-C: some 10 ms
 MOST_FEW = 8  # query rows of a space up to which keys are put in lanes instead
@@ -94,7 +96,7 @@ class KernelKey:
     @property
     def block_rows(self) -> int:
         """Query rows of a block."""
-        return MATRIX_ROWS if self.terms else ROW_BYTES // self.element_bytes
+        return MATRIX_ROWS if self.terms and not self.gradients else ROW_BYTES // self.element_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -105,7 +107,7 @@ class KernelKey:
     def group_keys(self) -> int:
         """Keys whose weights wait to be multiplied by values together, on a matrix unit: whole tiles."""
         # A mask may leave a tile out, and what waits has no gaps.
-        most = self.tile_keys if self.mask else MATRIX_GROUP // self.terms
+        most = self.tile_keys if self.mask or self.gradients else MATRIX_GROUP // self.terms
         return max(1, most // self.tile_keys) * self.tile_keys
 
     @property
@@ -126,6 +128,11 @@ class KernelKey:
     @property
     def most_sharing(self) -> int:
         """Blocks that may share a period's packed keys."""
+        if self.gradients:  # Q and dO in two forms each, and dQ twice
+            block = (
+                self.row_bytes * 2 * self.dim + self.block_rows * 4 * (self.dim + self.value_dim) * self.terms
+            )
+            return max(LEAST_SHARING, min(STEP_BLOCKS, BLOCKS_BYTES // block))
         block = self.row_bytes * (self.dim + 2 * self.value_dim) + self.block_rows * self.dim * 2 * self.terms
         return max(1, min(MOST_SHARING, BLOCKS_BYTES // block))
 
@@ -234,7 +241,8 @@ class Plan:
         if not self.kernel.terms:
             return 1
         shared = self.sequences * self.spaces * self.blocks // SHARED_ITEMS
-        return max(1, min(max(shared, LEAST_SHARING), self.blocks, self.kernel.most_sharing))
+        least = LEAST_SHARING_BACKWARD if self.kernel.gradients else LEAST_SHARING
+        return max(1, min(max(shared, least), self.blocks, self.kernel.most_sharing))
 
     @property
     def runs(self) -> int:
@@ -352,7 +360,7 @@ def plan(
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if chosen or gradients else _few(p, isa, paired=paired, values=values)
-    terms = 0 if few or second or gradients or not values else _terms(p, isa)
+    terms = 0 if few or second or "bias" in gradients or not values else _terms(p, isa)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,

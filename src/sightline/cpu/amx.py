@@ -2,8 +2,9 @@
 
     inner    Sᵀ = K·Qᵀ             a tile: 16 keys × 16 queries, summed over the columns 32 at a time
     outer    Oᵀ = Oᵀ + Vᵀ·Pᵀ       a tile: 16 columns × 16 queries, summed over the keys 32 at a time
+    across   dV = dV + Pᵀ·dO       a tile: 16 keys × 16 columns, summed over the queries 32 at a time
 
-The left factor comes from `packs`, the right one from `terms`: all of it lies as the unit reads it.
+K and V come from `operand`, all else from `terms`: it lies as the unit reads it.
 
 What decides about speed here was measured (benchmarks/NOTES.md): a tile's sums are begun by loading zeros, because
 zeroing a register costs ten cycles; they are finished one tile after another, because four stores in a row keep
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from sightline.cpu.terms import PRODUCTS, tile_of
+from sightline.cpu.terms import PRODUCTS, ROWS, TILES, tile_of
 from sightline.cpu.tiles import PARAMETERS
 from sightline.cpu.values import BYTE, I16, NEGATIVE_INFINITY
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
@@ -198,7 +199,7 @@ def inner(k: Kernel, p: Product) -> Function:
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
                 left=lambda x, d: keys + (x * steps + d) * (k.key.terms * TILE_BYTES),
-                right=lambda d, g: tile_of(k, k.place(w, "query_tiles"), d, first + g),
+                right=lambda d, g: tile_of(k, k.place(w, TILES[p.lanes]), d, first + g),
                 start=lambda _x, _g: (k.place(w, "nothing"), TILE_ROW_BYTES),
                 result=lambda x, g: _tile_at(k, scores, x, first + g),
                 tiles=(n + (TILE_ROWS - 1)) // TILE_ROWS,
@@ -206,9 +207,10 @@ def inner(k: Kernel, p: Product) -> Function:
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, (n == k.key.tile_keys), vectors, k.key.tile_keys // TILE_ROWS, steps)
+        most = (k.key.tile_keys // TILE_ROWS, k.block_rows // k.lanes, steps)
+        _either_way(k, f, of, (n == k.key.tile_keys) & (vectors == most[1]), vectors, most)
         _beyond(k, f, w, p, n, vectors)
-        if k.key.see and not k.key.modified:
+        if p.top and (k.key.see or "sinks" in k.key.gradients) and not k.key.modified:
             with f.loop(0, vectors, name="rows") as g:
                 k.table(w, "top")[g] = largest_score(k, f, w, n, g)
     return f
@@ -224,7 +226,7 @@ def outer(k: Kernel, p: Product) -> Function:
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
                 left=lambda x, d: values + (x * steps + d) * (k.key.terms * TILE_BYTES),
-                right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, first + g),
+                right=lambda d, g: tile_of(k, k.place(w, TILES[p.lanes]), d, first + g),
                 start=lambda x, g: _tile_at(k, output, x, first + g),
                 result=lambda x, g: _tile_at(k, output, x, first + g),
                 tiles=f.value(tiles),
@@ -232,7 +234,36 @@ def outer(k: Kernel, p: Product) -> Function:
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n == k.key.group_keys, vectors, tiles, steps)
+        most = (tiles, k.block_rows // k.lanes, steps)
+        _either_way(k, f, of, (n == k.key.group_keys) & (vectors == most[1]), vectors, most)
+    return f
+
+
+def across(k: Kernel, p: Product) -> Function:
+    """G[j, c] = G[j, c] + Σ_i A[j, i]·R[i, c] for keys j < n, and up to whole tiles of them.
+
+    A is the part `lanes` and R the part `result`, both in terms; G are packed rows in memory.
+    """
+    steps, wide = k.block_rows // MATRIX_KEYS, k.column_vectors(p.columns)
+    row, tile = wide * k.vector_bytes, k.key.terms * TILE_BYTES
+    with k.module.function(p.name, *PARAMETERS) as f:
+        w, sums, _, n, rows, _, _ = f.arguments()
+        left, right = k.place(w, ROWS[p.lanes]), k.place(w, TILES[p.result])
+
+        def of(vectors: int, first: Value) -> _Strip:
+            return _Strip(
+                left=lambda x, d: left + (x * steps + d) * tile,
+                right=lambda d, g: right + (d * wide + (first + g)) * tile,
+                start=lambda x, g: (sums + (x * (TILE_ROWS * row) + (first + g) * k.vector_bytes), row),
+                result=lambda x, g: (sums + (x * (TILE_ROWS * row) + (first + g) * k.vector_bytes), row),
+                tiles=(n + (TILE_ROWS - 1)) // TILE_ROWS,
+                depth=rows // 2,
+                vectors=vectors,
+            )
+
+        most = (k.key.tile_keys // TILE_ROWS, wide, steps)
+        full = (n == k.key.tile_keys) & (rows == 2 * steps)
+        _either_way(k, f, of, full, f.value(wide), most)
     return f
 
 
@@ -247,18 +278,20 @@ def _either_way(
     of: Callable[[int, Value], _Strip],
     full: Value,
     vectors: Value,
-    tiles: int,
-    depth: int,
+    most: tuple[int, int, int],
 ) -> None:
-    """Whole tiles of keys with everything written out, if that is not too long; what is left over in loops."""
-    terms, most = k.key.terms, k.block_rows // k.lanes
-    length = tiles * most * depth * (len(PRODUCTS[terms]) + terms)
-    with f.either(full & (vectors == most)) as (whole, part):
+    """Whole tiles of keys with everything written out, if that is not too long; what is left over in loops.
+
+    `most`: tiles, vectors and steps where all is `full`.
+    """
+    terms, (tiles, wide, depth) = k.key.terms, most
+    length = tiles * wide * depth * (len(PRODUCTS[terms]) + terms)
+    with f.either(full) as (whole, part):
         with whole:
             if length <= MOST_UNROLLED * terms:
-                _strip(f, of(most, f.value(0)), terms, tiles, depth)
+                _strip(f, of(wide, f.value(0)), terms, tiles, depth)
             else:
-                _strip(f, of(most, f.value(0)), terms, None, depth if depth <= 8 else None)
+                _strip(f, of(wide, f.value(0)), terms, None, depth if depth <= 8 else None)
         with part, f.loop(0, vectors, name="rows") as g:
             _strip(f, of(1, g), terms, None, None)
 

@@ -27,16 +27,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import derivative, formats, packing, tiles, transpose
+from sightline.cpu import amx, derivative, derivative_terms, formats, packing, tiles, transpose
+from sightline.cpu.backward_runs import BackwardRun
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.key_sums import KeyHead
 from sightline.cpu.recompute import Recompute
 from sightline.cpu.rows import Place, gather, place_of
+from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.softmax import UNSEEN
 from sightline.cpu.values import ADDRESS, INT
 from sightline.plan import PERIOD_TILES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.key_sums import Reach
@@ -54,17 +58,28 @@ def generate(key: KernelKey, isa: Isa) -> str:
     """
     k = Kernel(key, isa)
     block = Block(k)
-    with k.module.function(ENTRY, ADDRESS, ADDRESS, ADDRESS, returns=INT) as f:
+    run = BackwardRun(k, block) if key.terms else None
+    with k.module.function("items" if run else ENTRY, ADDRESS, ADDRESS, ADDRESS, returns=INT) as f:
         a, w, sums = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             if block.sums_over_queries:
-                KeyHead(block, f, a, w, sums).go_on()
+                KeyHead(run or block, f, a, w, sums).go_on()
             else:
                 item = a.claim(1)
                 f.give_if(item >= k.argument(f, a, "items"), 0)
-                block.differentiate(f, a, w, place_of(k, f, a, item), None)
+                (run or block).differentiate(f, a, w, *_blocks_of(k, f, a, item), None)
         f.give(1)
+    if run:
+        on_matrix_unit(k, ENTRY, f)
     return str(k.module)
+
+
+def _blocks_of(k: Kernel, f: Function, a: Pointer, item: Value) -> tuple[Value, Callable[[Value], Place]]:
+    """The blocks of a work item: how many, and each one's place."""
+    run, size = place_of(k, f, a, item, "runs"), k.argument(f, a, "run_blocks")
+    first = run.block * size
+    count = (k.argument(f, a, "blocks") - first).min(size)
+    return count, lambda i: Place(run.batch, run.space, first + i)
 
 
 class Block:
@@ -85,43 +100,56 @@ class Block:
             self.keys_again = {False: (transpose.rows_to_pairs(k), "keys.pairs"), True: (wide, "keys.wide")}
         self.tile_finite = packing.all_finite(k, key.dtype) if key.paired else self.again.all_finite
         self._products()
-        self.derive = {careful: derivative.derive(k, careful=careful) for careful in (False, True)}
+        self.derive = {True: derivative.derive(k, careful=True)}
+        self.derive[False] = derivative_terms.derive(k) if key.terms else derivative.derive(k, careful=False)
         if self.makes_query:
             self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "d_query")
         if self.sums_over_queries:
             self.store_rows = packing.store_rows(k, key.dtype)
-        self.sums = {careful: self._sums(careful=careful) for careful in (False, True)}
-        self.tile = self._tile()
+        self.sums = {
+            careful: self._sums(careful=careful) for careful in ((True,) if key.terms else (False, True))
+        }
+        if not key.terms:
+            self.tile = self._tile()
 
     def _products(self) -> None:
         """Those of dQ, dK and dV."""
         k, key = self.k, self.k.key
-        size = formats.size(key.dtype)
+        size, engine = formats.size(key.dtype), amx if key.terms else tiles
         self.accumulate, self.across = {}, {}
         if self.makes_query:
             p = tiles.Product("accumulate", key.dim, "d_scores", "d_query", key.dim * size)
-            self.accumulate = {False: tiles.outer(k, p), True: tiles.outer_carefully(k, p, UNSEEN)}
+            self.accumulate = {False: engine.outer(k, p), True: tiles.outer_carefully(k, p, UNSEEN)}
         for name, lanes, rows in (("d_value", "scores", "d_outs"), ("d_key", "d_scores", "queries")):
             if name in self.sums_over_queries:
                 p = tiles.Product(name, self.sums_over_queries[name], lanes, rows, 0)
-                self.across[name] = {False: tiles.across(k, p), True: tiles.across_carefully(k, p, UNSEEN)}
+                self.across[name] = {False: engine.across(k, p), True: tiles.across_carefully(k, p, UNSEEN)}
 
-    def differentiate(self, f: Function, a: Pointer, w: Pointer, place: Place, reach: Reach | None) -> None:
-        """Everything for one block of rows, against all keys or those in reach."""
-        k = self.k
-        rows = gather(k, f, a, w, place)
-        finite = self.again.load(f, a, w, rows)
-        if reach is not None:
-            rows.begin, rows.end = rows.begin.max(reach.begin), rows.end.min(reach.end)
+    def differentiate(
+        self, f: Function, a: Pointer, w: Pointer, count: Value, place: Callable[[Value], Place],
+        reach: Reach | None,
+    ) -> None:  # fmt: skip
+        """Everything for `count` blocks of rows one after another, against all keys or those in reach."""
+        with f.loop(0, count, name="block") as i:
+            rows = gather(self.k, f, a, w, place(i))
+            finite, far = self.again.load(f, a, w, rows)
+            with f.when(far):
+                self.again.again_with_care(f, a, w, rows)
+            if reach is not None:
+                rows.begin, rows.end = rows.begin.max(reach.begin), rows.end.min(reach.end)
+            self.clear(f, w, rows)
+            self._against_keys(f, a, w, rows, finite, reach)
+            if reach is not None:
+                with f.when(rows.begin < rows.end):
+                    reach.saw(rows.begin, rows.end)
+            self.store(f, a, w, rows)
+
+    def clear(self, f: Function, w: Pointer, rows: Rows) -> None:
+        """DQ = 0."""
         if self.makes_query:
-            with f.loop(0, k.key.dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
+            with f.loop(0, self.k.key.dim, name="zero") as d, f.loop(0, rows.vectors, name="rows") as g:
                 for part in ("d_query", "kept_d_query"):
-                    k.table(w, part)[d, g] = f.zeros(k.vec)
-        self._against_keys(f, a, w, rows, finite, reach)
-        if reach is not None:
-            with f.when(rows.begin < rows.end):
-                reach.saw(rows.begin, rows.end)
-        self._store(f, a, w, rows)
+                    self.k.table(w, part)[d, g] = f.zeros(self.k.vec)
 
     def _against_keys(
         self, f: Function, a: Pointer, w: Pointer, rows: Rows, finite: Value, reach: Reach | None
@@ -153,9 +181,9 @@ class Block:
             )
             if self.makes_query:
                 with f.when(corner // size % period == period - 1):
-                    self._settle(f, w, rows)
+                    self.settle(f, w, rows)
 
-    def _settle(self, f: Function, w: Pointer, rows: Rows) -> None:
+    def settle(self, f: Function, w: Pointer, rows: Rows) -> None:
         """What the recent tiles add to dQ joins what those before did."""
         k = self.k
         recent, kept = k.table(w, "d_query"), k.table(w, "kept_d_query")
@@ -163,7 +191,7 @@ class Block:
             kept[d, g] = kept[d, g] + recent[d, g]
             recent[d, g] = f.zeros(k.vec)
 
-    def _store(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    def store(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
         """Write dQ, and what is one number for each row."""
         k = self.k
         if self.makes_query:

@@ -88,7 +88,9 @@ class _Part:
         """Add dS of one block of rows to the sums."""
         k, size = self.k, self.k.key.tile_keys
         rows = gather(k, f, a, w, place)
-        self.again.load(f, a, w, rows)
+        _, far = self.again.load(f, a, w, rows)
+        with f.when(far):
+            self.again.again_with_care(f, a, w, rows)
         keys, values = (self.again.scoring.of_head(f, a, rows, name) for name in ("key", "value"))
         start, stop = rows.begin.max(begin), rows.end.min(end)
         with f.loop(start // size * size, stop, size, name="tile") as corner:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 LOG2_E_REST = {4: 1.9259629911266174e-8, 8: 2.0355273740931e-17}
 # From here on, in powers of two, a row's lse is made again …
 FAR = {4: 2.0**10, 8: 2.0**30}
-# … or from here, where the forward pass made its scores on a matrix unit: rounded otherwise than these are …
+# … or from here, where the forward pass may have made its scores on a matrix unit, and this does not …
 FAR_FROM_MATRIX_UNIT = 2.0**4
 # … unless the call's differs by more than rounding: then it counts keys that are not here.
 SAME_LSE = {4: 2.0**-20, 8: 2.0**-48}
@@ -98,7 +98,7 @@ def _rest(k: Kernel, f: Function, a: Pointer) -> Value:
 
 
 def _is_far(k: Kernel, lse: Value) -> Value:
-    others = k.key.dtype == "float32" and k.isa.multiplies_tiles
+    others = k.key.dtype == "float32" and k.isa.multiplies_tiles and not k.key.terms
     return lse.magnitude() > (FAR_FROM_MATRIX_UNIT if others else FAR[k.element_bytes])
 
 
@@ -128,7 +128,7 @@ def derive(k: Kernel, *, careful: bool, for_bias: bool = False) -> Function:
             scores, d_scores = k.table(w, "scores"), k.table(w, "d_scores")
             for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
                 scores[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
-            one = _Row(k, f, a, w, g, careful=careful, for_bias=for_bias)
+            one = Row(k, f, a, w, g, careful=careful, for_bias=for_bias)
             with f.loop(0, n, UNROLL, name="keys") as j:
                 made = [one.key(j + u, first + j + u) for u in range(UNROLL)]
                 if k.key.paired and not careful and not for_bias:
@@ -140,7 +140,7 @@ def derive(k: Kernel, *, careful: bool, for_bias: bool = False) -> Function:
     return f
 
 
-class _Row:
+class Row:
     """One vector of rows; what does not depend on the key is loaded once."""
 
     def __init__(
@@ -163,7 +163,7 @@ class _Row:
         k, g = self.k, self.g
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
-        p = exp2((s - self.shift).fma(self.c, self.lift))
+        p = exp2((s - self.shift).fma(self.c, self.lift), k.key.terms)
         used, unused = p, unseen  # of p, by dV
         if self.drops:
             kept = self.drop.kept(number)

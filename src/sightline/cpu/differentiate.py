@@ -12,7 +12,7 @@ import numpy as np
 from sightline.cpu import compile as compiler
 from sightline.cpu import run, threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT
-from sightline.cpu.workspace import Workspace
+from sightline.cpu.workspace import run_bytes
 from sightline.problem import sequence_ints
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class _Work:
     def __init__(self, made: Pass, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
         key, isa = made.plan.kernel, made.plan.isa
         self._kernel, self._block, self._keep = _loaded(made.program, key, isa), block, keep
-        self._address, self._bytes = ctypes.addressof(block), Workspace(key, isa).bytes
+        blocks = min(key.most_sharing, made.units) if key.terms else 1
+        self._address, self._bytes = ctypes.addressof(block), run_bytes(key, isa, blocks)
         self._sums: dict[int, NDArray[np.uint8]] = {}
         self._sums_bytes = sums_bytes(made)
 
@@ -112,11 +113,12 @@ class _Work:
 
 
 def sums_bytes(made: Pass) -> int:
-    """Working memory for a run of keys' sums, those at hand and those put aside."""
+    """Working memory for a run of keys' sums: those put aside, and those at hand."""
     key, lanes = made.plan.kernel, made.plan.isa.lanes(made.plan.kernel.element_bytes)
     dims = {"key": key.dim, "value": key.value_dim}
     columns = sum(-(-size // lanes) * lanes for name, size in dims.items() if name in key.gradients)
-    sums = 2 * made.range_keys * columns * key.element_bytes if made.ranges and not made.parts else 0
+    kept = 1 if key.terms else 2  # a run of blocks on a matrix unit puts its sums aside tile by tile
+    sums = kept * made.range_keys * columns * key.element_bytes if made.ranges and not made.parts else 0
     return STATE_BYTES + -(-sums // 64) * 64
 
 

@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING
 from sightline.cpu import amx, few, formats, packs, patient, softmax, state, statistics, tiles, transpose
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
-from sightline.cpu.runs import Run
+from sightline.cpu.runs import Run, on_matrix_unit
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.values import ADDRESS, BOOL, INT
-from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -58,18 +57,8 @@ def generate(key: KernelKey, isa: Isa) -> str:
             worker.attend(items, a, w, item)
         items.give(1)
     if key.terms:
-        _on_matrix_unit(k, items)
+        on_matrix_unit(k, ENTRY, items)
     return str(k.module)
-
-
-def _on_matrix_unit(k: Kernel, items: Function) -> None:
-    """The entry, with the unit's registers set up for as long as it works."""
-    with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
-        a, w = f.arguments()
-        amx.configure(f, w + run_offsets(k.key, k.isa)["config"])
-        more = f.call(items, a, w)
-        amx.release(f)
-        f.give(more)
 
 
 class Block:

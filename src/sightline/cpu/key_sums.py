@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING
 from sightline.cpu import packing
 from sightline.cpu.rows import Place, of_sequence, sequence_number
 from sightline.cpu.values import INT
+from sightline.plan import STEP_BLOCKS
 
 if TYPE_CHECKING:
     from sightline.cpu.backward import Block
+    from sightline.cpu.backward_runs import BackwardRun
     from sightline.cpu.emit import Function
     from sightline.cpu.values import Pointer, Value
 
-BLOCKS_PER_JOIN = 16
 STATE_BYTES = 64  # before the sums: the item, and the next block of it
 
 
 class KeyHead:
     """A work item of one key head's run of keys: its blocks of rows, and the sums dK and dV."""
 
-    def __init__(self, block: Block, f: Function, a: Pointer, w: Pointer, state: Pointer) -> None:
-        self.block, self.k, self.f, self.a, self.w = block, block.k, f, a, w
+    def __init__(
+        self, worker: Block | BackwardRun, f: Function, a: Pointer, w: Pointer, state: Pointer
+    ) -> None:
+        self.worker, self.k, self.f, self.a, self.w = worker, worker.k, f, a, w
         self.item, self.next_unit, self.sums = state, state + 8, state + STATE_BYTES
 
     def go_on(self) -> None:
@@ -43,11 +46,13 @@ class KeyHead:
         begin = item % ranges * k.argument(f, a, "range_keys")
         end = (begin + k.argument(f, a, "range_keys")).min(k.argument(f, a, "keys"))
         batch, head = item // ranges // heads, item // ranges % heads
-        reach = Reach(self.block, f, self.sums, begin, end)
-        last = (first + BLOCKS_PER_JOIN).min(units)
-        with f.loop(first, last, name="block") as unit:
-            place = Place(batch, head * per_head + unit // blocks, unit % blocks)
-            self.block.differentiate(f, a, self.w, place, reach)
+        reach = Reach(self.worker, f, self.sums, begin, end)
+        last = (first + (k.key.most_sharing if k.key.terms else STEP_BLOCKS)).min(units)
+
+        def place(i: Value) -> Place:
+            return Place(batch, head * per_head + (first + i) // blocks, (first + i) % blocks)
+
+        self.worker.differentiate(f, a, self.w, last - first, place, reach)
         reach.join()
         self.next_unit.store(last)
         with f.when(last >= units):
@@ -58,25 +63,31 @@ class KeyHead:
         """Write dK and dV of the keys; the sums are 0 again."""
         k, f, a = self.k, self.f, self.a
         sequence = sequence_number(k, a, batch)
-        for name, (_, columns, kept) in Reach(self.block, f, self.sums, begin, end).parts.items():
+        for name, (_, columns, kept) in Reach(self.worker, f, self.sums, begin, end).parts.items():
             row = k.argument(f, a, f"{name}_row")
             offset = of_sequence(sequence, name) + (head * k.argument(f, a, f"{name}_head") + begin * row)
             f.call(
-                self.block.store_rows, kept, f.value(columns), end - begin, k.address(a, name) + offset, row
+                self.worker.store_rows, kept, f.value(columns), end - begin, k.address(a, name) + offset, row
             )
 
 
 class Reach:
     """The keys of an item, and where their sums are: of the blocks at hand, and of those before."""
 
-    def __init__(self, block: Block, f: Function, sums: Pointer, begin: Value, end: Value) -> None:
-        self.k, self.f, self.begin, self.end = block.k, f, begin, end
+    def __init__(
+        self, worker: Block | BackwardRun, f: Function, sums: Pointer, begin: Value, end: Value
+    ) -> None:
+        self.k, self.f, self.begin, self.end = worker.k, f, begin, end
         self.first, self.last = f.variable(end), f.variable(begin)  # the keys that these blocks have seen
         self.parts: dict[str, tuple[Pointer, int, Pointer]] = {}
-        for name, columns in block.sums_over_queries.items():
+        for name, columns in worker.sums_over_queries.items():
             size = (end - begin) * self.row(columns)
-            self.parts[name] = sums, columns, sums + size
-            sums = sums + size * 2
+            if not self.k.key.terms:
+                self.parts[name] = sums, columns, sums + size
+                sums = sums + size
+            else:  # a run's sums wait elsewhere, for a tile alone
+                self.parts[name] = sums, columns, sums
+            sums = sums + size
 
     def row(self, columns: int) -> int:
         """Bytes of a key's sums."""
@@ -92,7 +103,9 @@ class Reach:
         self.first.value, self.last.value = self.first.value.min(begin), self.last.value.max(end)
 
     def join(self) -> None:
-        """Put the sums of these blocks to those before."""
+        """Put the sums of these blocks to those before, unless a run has."""
+        if self.k.key.terms:
+            return
         for recent, columns, kept in self.parts.values():
             first, last = ((edge.value - self.begin) * self.row(columns) for edge in (self.first, self.last))
             packing.join(self.k, self.f, recent, kept, first, last)

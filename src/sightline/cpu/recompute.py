@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sightline.cpu import derivative, packing, softmax, state, tiles, transpose
+from sightline.cpu import amx, derivative, packing, softmax, state, terms, tiles, transpose
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 
@@ -31,24 +32,40 @@ class Recompute:
         self.pair_rows = packing.pair_rows(k) if key.paired else None
         self.table_to_rows = packing.table_to_rows(k, key.dtype)
         self.all_finite = packing.all_finite(k, "float64" if key.dtype == "float64" else "float32")
-        self.d_weights = tiles.inner(k, tiles.Product("d_weights", key.value_dim, "d_out", "d_scores", 0))
+        product = tiles.Product("d_weights", key.value_dim, "d_out", "d_scores", 0)
+        self.d_weights = (amx if key.terms else tiles).inner(k, product)
         self.weights = softmax.weights(k, careful=True)
-        self.far_tile = self._far_tile()
+        if key.terms:
+            self.careful_d_weights = tiles.inner(k, replace(product, name="d_weights.careful"))
+            self.pack_lanes = [
+                terms.pack_lanes(k, "query", key.dim),
+                terms.pack_lanes(k, "d_out", key.value_dim),
+            ]
+            self.pack_rows = {
+                name: terms.pack_rows(k, f"{part}s", columns)
+                for name, part, columns in (("query", "querie", key.dim), ("d_out", "d_out", key.value_dim))
+            }
+        else:
+            self.far_tile = self._far_tile()
 
-    def load(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> Value:
-        """Q and dO in lanes and as packed rows, and what makes weights of scores; whether Q and dO are finite."""
+    def load(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> tuple[Value, Value]:
+        """Q and dO in lanes and as packed rows, and what makes weights of scores.
+
+        Whether Q and dO are finite, or fit a matrix unit; and whether some row's lse does not tell its weights.
+        """
         k, key = self.k, self.k.key
         self.scoring.load_queries(f, a, w, rows)
         place, step, dim = k.place(w, "d_out_rows"), k.argument(f, a, "d_out_step"), f.value(key.value_dim)
         to_lanes = self.scoring.rows_to_lanes
         f.call(to_lanes, place, f.value(0), step, dim, rows.vectors, k.place(w, "d_out"), w)
+        if key.terms:
+            for pack in self.pack_lanes:
+                f.call(pack, w, rows.vectors)
         self._pack(f, a, w, rows, "out", key.value_dim)
         finite = self._pack(f, a, w, rows, "d_out", key.value_dim) & self._pack(
             f, a, w, rows, "query", key.dim
         )
-        with f.when(derivative.start(k, f, a, w, rows)):
-            self._again_with_care(f, a, w, rows)
-        return finite
+        return finite, derivative.start(k, f, a, w, rows)
 
     def _pack(self, f: Function, a: Pointer, w: Pointer, rows: Rows, name: str, columns: int) -> Value:
         """The block's rows of an operand side by side; whether they are finite."""
@@ -62,20 +79,27 @@ class Recompute:
         f.call(self.table_to_rows, table, step, f.value(columns), rows.count, total, k.place(w, part))
         if name == "out":
             return f.value(1, BOOL)
+        if k.key.terms:
+            return f.call(self.pack_rows[name], w, rows.vectors) == 0
         if self.pair_rows is not None:
             f.call(self.pair_rows, k.place(w, part), f.value(columns), total, k.place(w, f"{part}.pairs"))
         row = k.column_vectors(columns) * k.vector_bytes
         return f.call(self.all_finite, k.place(w, part), row, rows.count, f.value(columns))
 
-    def _again_with_care(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
-        """Largest score and sum of weights of each row, for those whose lse does not tell."""
-        k, size = self.k, self.k.key.tile_keys
+    def begin_far(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """Largest score and sum of weights of each row, before any key."""
+        k = self.k
         if k.key.sinks:
             state.keep_sinks(k, f, a, w, rows.vectors, careful=True)
         with f.loop(0, rows.vectors, name="begin") as g:
             for part, nothing in (("high", NEGATIVE_INFINITY), ("sum", 0.0)):
                 kept = k.table(w, f"kept_{part}")
                 k.table(w, part)[g] = kept[g] if k.key.sinks else f.value(nothing, k.vec)
+
+    def again_with_care(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """Largest score and sum of weights of each row, for those whose lse does not tell."""
+        k, size = self.k, self.k.key.tile_keys
+        self.begin_far(f, a, w, rows)
         keys = self.scoring.of_head(f, a, rows, "key")
         with f.loop(rows.begin // size * size, rows.end, size, name="tile") as corner:
             first, last = corner.max(rows.begin), (corner + size).min(rows.end)

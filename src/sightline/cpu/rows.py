@@ -14,6 +14,7 @@ from sightline.cpu.arguments import BATCH_COLUMNS
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.tiles import CACHE_LINE
 from sightline.cpu.values import DOUBLE, INT, Pointer, Value, bytes_of
+from sightline.plan import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -47,12 +48,17 @@ class Rows:
         count, key_head, sequence, *bounds = (
             (k.place(w, "rows") + 8 * slot).load(INT, 8) for slot in range(7)
         )
-        vectors = (count + (k.lanes - 1)) // k.lanes
-        return Rows(count, vectors, key_head, sequence.as_pointer(), *bounds)
+        return Rows(count, vectors_of(k, count), key_head, sequence.as_pointer(), *bounds)
 
     def first_period(self, k: Kernel) -> Value:
         """Where the period of keys begins that holds the first key that some row may see."""
         return self.begin // k.key.period_keys * k.key.period_keys
+
+
+def vectors_of(k: Kernel, count: Value) -> Value:
+    """Vectors that hold so many rows: a matrix unit sums over whole MATRIX_KEYS of them."""
+    rows = MATRIX_KEYS if k.key.terms and k.key.gradients else k.lanes
+    return (count + (rows - 1)) // rows * (rows // k.lanes)
 
 
 def of_sequence(sequence: Pointer, column: str) -> Value:
@@ -81,7 +87,7 @@ def gather(k: Kernel, f: Function, a: Pointer, w: Pointer, place: Place) -> Rows
     total, queries = k.argument(f, a, "space_rows"), k.argument(f, a, "queries")
     first = block * k.block_rows
     count = (total - first).min(k.block_rows)
-    vectors = (count + (k.lanes - 1)) // k.lanes
+    vectors = vectors_of(k, count)
     table = _RowTables(k, f, a, w, sequence, batch)
     k.place(w, "origin").store(table.position)
     head = f.variable(space * k.argument(f, a, "space_heads") + first // queries)

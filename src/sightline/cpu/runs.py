@@ -1,7 +1,7 @@
 """Blocks of rows that share a head's keys: the program of a matrix unit, whose operands have to be packed first.
 
     for each run of blocks                               a work item, or some periods of one
-        Q of every block → tiles                         terms.pack_queries
+        Q of every block → tiles                         terms.pack_lanes
         for each period of keys that some block may see
             K and V → tiles, as they are wanted          packs, once for all of them, near in the cache
             for each block
@@ -17,11 +17,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import terms
-from sightline.cpu.packs import HUGE_VALUE, TINY_VALUE
+from sightline.cpu import amx, terms
 from sightline.cpu.rows import Place, Rows, gather, place_of
 from sightline.cpu.softmax import SHRINK
-from sightline.cpu.values import BOOL, INT
+from sightline.cpu.terms import HUGE_VALUE, TINY_VALUE
+from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
@@ -36,12 +36,22 @@ NAN = float("nan")
 TINY_BITS, HUGE_BITS = 32, 44
 
 
+def on_matrix_unit(k: Kernel, name: str, work: Function) -> None:
+    """An entry that has the unit's registers set up for as long as `work`, of the same parameters, goes on."""
+    with k.module.function(name, *[ADDRESS] * len(work.arguments()), returns=INT) as f:
+        given = f.arguments()
+        amx.configure(f, given[1] + run_offsets(k.key, k.isa)["config"])
+        more = f.call(work, *given)
+        amx.release(f)
+        f.give(more)
+
+
 class Run:
     """One run of blocks against the keys."""
 
     def __init__(self, k: Kernel, block: Block, waiting: Waiting, packs: Packs) -> None:
         self.k, self.block, self.waiting, self.packs = k, block, waiting, packs
-        self.pack_queries = terms.pack_queries(k)
+        self.pack_queries = terms.pack_lanes(k, "query", k.key.dim)
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""

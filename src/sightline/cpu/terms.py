@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, I16, INT, vector
-from sightline.cpu.workspace import TILE_BYTES
+from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
+from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
 from sightline.plan import MATRIX_KEYS
 
 if TYPE_CHECKING:
@@ -31,6 +31,21 @@ TERM_BITS = 8
 UPPER = -0x10000  # the half of a float32 that is a bfloat16
 # A float32 that is less than TINY, and not 0, loses digits. That matters to a score only if its partner is HUGE.
 TINY, HUGE = 2.0**-102, 2.0**100
+# Of dO more is asked: dS, of which there are terms too, is dO times a weight.
+TINY_GRADIENT = 2.0**-80
+LARGEST = 3.4028234663852886e38
+TINY_VALUE, HUGE_VALUE = 1, 2
+# Where the tiles of each part lie that is a right factor.
+TILES = {
+    "query": "query_tiles",
+    "d_out": "d_out_tiles",
+    "scores": "weight_tiles",
+    "d_scores": "d_score_tiles",
+    "queries": "query_pairs",
+    "d_outs": "d_out_pairs",
+}
+# … and of each that is a left one.
+ROWS = {"scores": "weight_rows", "d_scores": "d_score_rows"}
 
 
 def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Value]:
@@ -70,31 +85,87 @@ def tile_of(k: Kernel, at: Pointer, number: Value, vector: Value | int) -> Point
     return at + place * (k.key.terms * TILE_BYTES)
 
 
-def pack_queries(k: Kernel) -> Function:
-    """Qᵀ in terms, from the lanes that it stands in; `unfit` = NaN for rows with TINY or HUGE numbers, else 0.
+def pack_lanes(k: Kernel, part: str, columns: int) -> Function:
+    """Qᵀ, or dOᵀ, in terms, from the lanes that it stands in, `columns` of them.
 
-    Parameters: workspace, vectors of rows.
+    In the forward program `unfit` = NaN for rows with TINY or HUGE numbers, else 0. Parameters: workspace, vectors
+    of rows.
     """
     key = k.key
     half, exact = MATRIX_KEYS // 2, exact_in(key.dtype, key.terms)
-    with k.module.function("pack_queries", ADDRESS, INT) as f:
+    with k.module.function(f"pack_{part}", ADDRESS, INT) as f:
         w, vectors = f.arguments()
-        lanes, target, unfit = k.table(w, "query"), k.place(w, "query_tiles"), k.table(w, "unfit")
-        end = -(-key.dim // MATRIX_KEYS) * MATRIX_KEYS
-        with f.loop(key.dim, end, name="beyond") as c, f.loop(0, vectors, name="rows") as g:
+        lanes, target = k.table(w, part), k.place(w, TILES[part])
+        steps = -(-columns // MATRIX_KEYS)
+        with f.loop(columns, steps * MATRIX_KEYS, name="beyond") as c, f.loop(0, vectors, name="rows") as g:
             lanes[c, g] = f.zeros(k.vec)
         with f.loop(0, vectors, name="rows") as g:
             odd = f.variable(f.zeros(k.vec))
-            with f.loop(0, -(-key.dim // MATRIX_KEYS) * half, name="pair") as r:
+            with f.loop(0, steps * half, name="pair") as r:
                 x = [lanes[r * 2 + u, g] for u in range(2)]
-                if key.dtype == "float32":
+                if key.dtype == "float32" and not key.gradients:
                     for number in x:
                         odd.value = is_odd(number).where(float("nan"), odd.value)
                 place = tile_of(k, target, r // half, g) + r % half * k.vector_bytes
                 for n, word in enumerate(in_pairs(*(split(number, key.terms, exact=exact) for number in x))):
                     (place + n * TILE_BYTES).store(word, k.vector_bytes)
-            unfit[g] = odd.value
+            if not key.gradients:
+                k.table(w, "unfit")[g] = odd.value
     return f
+
+
+def pack_rows(k: Kernel, part: str, columns: int) -> Function:
+    """Q, or dO, in terms, from packed rows; a pair is two rows that stand half of MATRIX_KEYS apart.
+
+    Tiles: [MATRIX_KEYS rows, 16 columns, term]. Gives what is odd. Parameters: workspace, vectors of rows.
+    """
+    key, half = k.key, MATRIX_KEYS // 2
+    exact, least = exact_in(key.dtype, key.terms), TINY_GRADIENT if part == "d_outs" else TINY
+    with k.module.function(f"pack_{part}", ADDRESS, INT, returns=INT) as f:
+        w, vectors = f.arguments()
+        rows, target, wide = (
+            k.packed(k.place(w, part), columns),
+            k.place(w, TILES[part]),
+            k.column_vectors(columns),
+        )
+        odd = Odd(k, f, least)
+        with f.loop(0, vectors // 2 * half, name="row") as r, f.loop(0, wide, name="columns") as c:
+            first = r // half * MATRIX_KEYS + r % half
+            x = [rows[first + u * half, c] for u in range(2)]
+            for number in x:
+                odd.take(number)
+            place = target + (r // half * wide + c) * (key.terms * TILE_BYTES) + r % half * k.vector_bytes
+            for n, word in enumerate(in_pairs(*(split(number, key.terms, exact=exact) for number in x))):
+                (place + n * TILE_BYTES).store(word, k.vector_bytes)
+        f.give(odd.met())
+    return f
+
+
+class Odd:
+    """Looks at numbers as they pass: what terms, or sums of their products, cannot hold."""
+
+    def __init__(self, k: Kernel, f: Function, least: float = TINY) -> None:
+        self.k, self.f, self.tiny = k, f, least
+        # |x| − 1 as unsigned bits: 0 is not tiny, it is above all.
+        self.least, self.most = f.variable(f.value(-1, k.integers)), f.variable(f.zeros(k.integers))
+        self.looks = k.key.dtype == "float32" or bool(k.key.gradients)
+
+    def take(self, x: Value) -> None:
+        """Look at a vector of float32."""
+        if self.looks:
+            bits = magnitude(x)
+            self.most.value = bits.max(self.most.value)
+            self.least.value = (bits - 1).below(self.least.value).where(bits - 1, self.least.value)
+
+    def met(self) -> Value:
+        """TINY_VALUE if one was tiny, + HUGE_VALUE if one was huge or no number; tiny only in float32."""
+        single, f = self.k.key.dtype == "float32", self.f
+        if not self.looks:
+            return f.value(0)
+        most = HUGE if single else LARGEST
+        tiny, huge = (f.value(limit, FLOAT).bits().splat(self.k.lanes) for limit in (self.tiny, most))
+        met = (self.most.value > huge).any().unsigned(INT) * HUGE_VALUE
+        return met | self.least.value.below(tiny - 1).any().unsigned(INT) * TINY_VALUE if single else met
 
 
 def is_odd(x: Value) -> Value:
@@ -117,7 +188,21 @@ def pair_of(k: Kernel, tiles: Pointer, key: Value, vector: Value) -> Pointer:
 
 def store_pair(k: Kernel, place: Pointer, first: Value, second: Value) -> None:
     """Two keys' weights in terms."""
-    exact = exact_in("float32", k.key.terms)
-    words = in_pairs(*(split(p, k.key.terms, exact=exact, nearest=False) for p in (first, second)))
-    for n, word in enumerate(words):
+    store_terms(k, place, weight_terms(k, first), weight_terms(k, second))
+
+
+def row_of(k: Kernel, rows: Pointer, key: Value, pair: Value) -> Pointer:
+    """Where a key's weights lie, of two vectors of rows, in a part that is [16 keys, MATRIX_KEYS rows, term]."""
+    place = key // TILE_ROWS * (k.block_rows // MATRIX_KEYS) + pair
+    return rows + (place * (k.key.terms * TILE_BYTES) + key % TILE_ROWS * k.vector_bytes)
+
+
+def store_terms(k: Kernel, place: Pointer, first: list[Value], second: list[Value]) -> None:
+    """Two vectors' terms, side by side in each lane."""
+    for n, word in enumerate(in_pairs(first, second)):
         (place + n * TILE_BYTES).store(word, k.vector_bytes)
+
+
+def weight_terms(k: Kernel, x: Value) -> list[Value]:
+    """The terms of a number that the kernel has made."""
+    return split(x, k.key.terms, exact=exact_in("float32", k.key.terms), nearest=False)

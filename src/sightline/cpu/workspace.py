@@ -16,11 +16,13 @@ STATISTICS = ("best", "mass", "heat", "reach")
 SHARED = frozenset((
     *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
     *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period", "shrink"),
+    *("outs", "d_scores", "steepness", "weight_rows", "d_score_rows", "d_score_tiles"),
+    *("d_key_sums", "d_value_sums"),
 ))  # fmt: skip
 FLOAT_BYTES = 4
 TILE_ROWS = 16
 TILE_BYTES = 1024  # of a matrix unit's registers: 16 rows of 64 bytes
-ROW_NUMBERS = 8  # what is remembered of a block's rows (rows.Rows)
+ROW_NUMBERS = 10  # what is remembered of a block's rows (rows.Rows), and where the shared parts begin
 
 
 def rows_of(value_dim: int, see: tuple[str, ...]) -> int:
@@ -57,7 +59,9 @@ class Workspace:
     | d_bias | dS of a run of keys, summed | key × row |
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
     | nothing | a tile of zeros | row × row |
-    | query_tiles, weight_tiles | Qᵀ and Pᵀ in terms of bfloat16, as a matrix unit reads them | tile |
+    | query_tiles, weight_tiles, … | Qᵀ, Pᵀ, dOᵀ, dSᵀ in terms of bfloat16, as a matrix unit reads them | tile |
+    | query_pairs, weight_rows, … | Q, dO, Pᵀ and dSᵀ in terms, for sums over queries | tile |
+    | d_key_sums, d_value_sums | what a run of blocks adds to dK and dV of a tile of keys | key × column |
     | climbed | m_old − m, where it rises | row |
     | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
     | rows | what is known of all the rows together, and where the parts begin that blocks share | 8 |
@@ -122,12 +126,13 @@ def _laid_out(sizes: dict[str, int]) -> tuple[dict[str, int], int]:
 
 def _of_tiles(key: KernelKey) -> dict[str, int]:
     """What products on a matrix unit need beside."""
-    vectors = key.block_rows // 16
-    steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), "weight_tiles": key.group_keys // MATRIX_KEYS}
+    vectors, weights = key.block_rows // 16, "d_score_tiles" if key.gradients else "weight_tiles"
+    steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), weights: key.group_keys // MATRIX_KEYS}
     return {
         "nothing": TILE_BYTES,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
+        **(_of_gradients_in_tiles(key) if key.gradients else {}),
         "unfit": key.row_bytes,
         "waiting": 16,
         "shrink": 8,
@@ -151,7 +156,7 @@ def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
     }
     return {
         "d_bias": BIAS_TILES * key.tile_keys * key.row_bytes if "bias" in key.gradients else 0,
-        "d_out": (key.value_dim + lanes) * key.row_bytes,
+        "d_out": (key.value_dim + (MATRIX_KEYS if key.terms else lanes)) * key.row_bytes,
         **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * key.row_bytes),
         "d_scores": tile * key.row_bytes,
         "steepness": tile * key.row_bytes if key.softcap else 0,
@@ -159,6 +164,22 @@ def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
         **dict.fromkeys(("d_out_rows", "d_query_rows", "d_bias_rows"), key.block_rows * 8),
         **packed,
         **(pairs if key.paired else {}),
+    }
+
+
+def _of_gradients_in_tiles(key: KernelKey) -> dict[str, int]:
+    """What the backward program has beside for products on a matrix unit."""
+    steps, tile = key.block_rows // MATRIX_KEYS, key.terms * TILE_BYTES
+    wide = {"key": -(-key.dim // TILE_ROWS), "value": -(-key.value_dim // TILE_ROWS)}
+    return {
+        "d_out_tiles": -(-key.value_dim // MATRIX_KEYS) * (key.block_rows // TILE_ROWS) * tile,
+        "query_pairs": steps * wide["key"] * tile,
+        "d_out_pairs": steps * wide["value"] * tile,
+        **dict.fromkeys(("weight_rows", "d_score_rows"), -(-key.tile_keys // TILE_ROWS) * steps * tile),
+        **{
+            f"d_{name}_sums": key.tile_keys * columns * TILE_ROWS * FLOAT_BYTES
+            for name, columns in wide.items()
+        },
     }
 
 
@@ -172,13 +193,17 @@ def padded_bytes(columns: int) -> int:
 
 def pack_bytes(key: KernelKey) -> dict[str, int]:
     """What MATRIX_KEYS keys take as tiles, and so many values."""
-    tiles = {"key": 2 * -(-key.dim // MATRIX_KEYS), "value": -(-key.value_dim // TILE_ROWS)}
+    rows = {"key": 2 * -(-key.dim // MATRIX_KEYS), "value": 2 * -(-key.value_dim // MATRIX_KEYS)}
+    columns = {"key": -(-key.dim // TILE_ROWS), "value": -(-key.value_dim // TILE_ROWS)}
+    tiles = {"key": rows["key"], "value": columns["value"]}
+    if key.gradients:
+        tiles = {"key": rows["key"], "key_columns": columns["key"], "value": rows["value"]}
     return {name: count * key.terms * TILE_BYTES for name, count in tiles.items()}
 
 
 def run_offsets(key: KernelKey, isa: Isa) -> dict[str, int]:
     """Bytes from the start of a run's working memory: to its parts, and to its blocks' at `blocks`."""
-    groups = key.period_keys // MATRIX_KEYS
+    groups = (key.tile_keys if key.gradients else key.period_keys) // MATRIX_KEYS
     parts = {
         "config": 64,
         "waiting": MATRIX_KEYS * padded_bytes(max(key.dim, key.value_dim)),

@@ -1,0 +1,141 @@
+"""Rows of K or V into tiles, as a matrix unit reads them: MATRIX_KEYS rows at a time.
+
+    rows       [16 keys, 32 columns, term]                a tile's row: one key's 32 numbers
+    columns    [16 columns, 32 keys of a group, term]     a tile's row: one column's numbers of 32 keys
+
+What is missing at the end of a row or of the keys is 0. Where rows are strided, or do not fill their tiles, they
+go by a place where they lie side by side, widened to float32.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sightline.cpu import formats
+from sightline.cpu.terms import Odd, exact_in, in_pairs, split
+from sightline.cpu.tiles import fetch
+from sightline.cpu.transpose import transposed
+from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
+from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, padded_bytes, run_offsets
+from sightline.plan import MATRIX_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sightline.cpu.emit import Function
+    from sightline.cpu.kernel import Kernel
+    from sightline.cpu.values import Pointer, Value
+
+AHEAD = 2 * MATRIX_KEYS  # rows that are fetched meanwhile lie so much further on
+_WIDTH = {"rows": MATRIX_KEYS, "columns": TILE_ROWS}  # columns of a tile
+
+
+class Operand:
+    """K or V, with the functions that make tiles of it in some forms."""
+
+    def __init__(self, k: Kernel, name: str, columns: int, forms: tuple[str, ...]) -> None:
+        self.k, self.name, self.columns, self.forms = k, name, columns, forms
+        self.stage = _stage(k, name, columns)
+        make = {"rows": rows_into_tiles, "columns": columns_into_tiles}
+        directly = {form: make[form](k, name, columns, k.key.dtype) for form in forms}
+        widened = {form: make[form](k, f"{name}.widened", columns, "float32") for form in forms}
+        self.functions = {False: directly, True: directly if k.key.dtype == "float32" else widened}
+
+    def pack(
+        self, f: Function, a: Pointer, w: Pointer, rows: Pointer, n: Value,
+        place: Callable[[str, Value], Pointer], met: Callable[[Value, Value], None],
+    ) -> None:  # fmt: skip
+        """Pack `n` rows: those from j on into tiles at `place`; `met` is told what was odd about them."""
+        k = self.k
+        step, row = (k.argument(f, a, f"{self.name}_{part}") for part in ("step", "row"))
+        offsets, size = run_offsets(k.key, k.isa), formats.size(k.key.dtype)
+        waiting = k.shared(w).follow() + (offsets["waiting"] - offsets["shared"])
+        fills = all(self.columns % _WIDTH[form] == 0 for form in self.forms)
+        whole, odd = (step == size) & fills, f.variable(f.value(0))
+        with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
+            here = rows + j * row
+            with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n + AHEAD), name="soon") as soon:
+                fetch(rows + soon * row, self.columns * size)
+            with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
+                with directly:
+                    for form in self.forms:
+                        odd.value = f.call(self.functions[False][form], here, row, place(form, j))
+                with by_copy:
+                    f.call(self.stage, here, row, step, (n - j).min(MATRIX_KEYS), waiting)
+                    wide = f.value(padded_bytes(self.columns))
+                    for form in self.forms:
+                        odd.value = f.call(self.functions[True][form], waiting, wide, place(form, j))
+            met(j, odd.value)
+
+
+def _stage(k: Kernel, name: str, columns: int) -> Function:
+    """Copy rows side by side, as float32; zeros after the last column and the last row.
+
+    Parameters: first row, bytes from row to row and from column to column, rows, target.
+    """
+    dtype, padded = k.key.dtype, padded_bytes(columns)
+    with k.module.function(f"stage_{name}", ADDRESS, INT, INT, INT, ADDRESS) as f:
+        source, row, step, n, target = f.arguments()
+        size = formats.size(dtype)
+        whole = (step == size).where(f.value(columns // k.lanes * k.lanes), 0)
+        with f.loop(0, n, name="row") as j:
+            start, made = source + j * row, target + j * padded
+            with f.loop(0, whole, k.lanes, name="columns") as c:
+                (made + c * FLOAT_BYTES).store(formats.load(start + c * size, dtype, FLOAT, k.lanes))
+            with f.loop(whole, columns, name="column") as c:
+                (made + c * FLOAT_BYTES).store(formats.load(start + c * step, dtype, FLOAT))
+            with f.loop(columns, padded // FLOAT_BYTES, name="column") as c:
+                (made + c * FLOAT_BYTES).store(f.zeros(FLOAT))
+        with f.loop(n, MATRIX_KEYS, name="row") as j, f.loop(0, padded, k.vector_bytes, name="columns") as c:
+            (target + (j * padded + c)).store(f.zeros(k.vec))
+    return f
+
+
+def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
+    """MATRIX_KEYS rows into tiles. Gives what is odd about them, if that is asked of K.
+
+    Parameters: first row, bytes to the next, target.
+    """
+    key, columns = k.key, padded_bytes(columns) // FLOAT_BYTES
+    steps, kind = columns // MATRIX_KEYS, vector(I16, k.lanes)
+    with k.module.function(f"rows_into_tiles.{name}", ADDRESS, INT, ADDRESS, returns=INT) as f:
+        source, row, target = f.arguments()
+        odd = Odd(k, f)
+        with f.loop(0, MATRIX_KEYS, name="row") as j:
+            tile = target + (j // TILE_ROWS * (steps * key.terms * TILE_BYTES) + j % TILE_ROWS * 64)
+            with f.loop(0, columns, k.lanes, name="columns") as c:
+                x = formats.load(source + (j * row + c * formats.size(dtype)), dtype, FLOAT, k.lanes)
+                if key.gradients:  # the forward program looks at rows of Q, whose partners they are
+                    odd.take(x)
+                place = tile + (c // MATRIX_KEYS * (key.terms * TILE_BYTES) + c % MATRIX_KEYS * 2)
+                for n, bits in enumerate(split(x, key.terms, exact=exact_in(key.dtype, key.terms))):
+                    (place + n * TILE_BYTES).store((bits >> 16).to(kind.element))
+        f.give(odd.met())
+    return f
+
+
+def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
+    """MATRIX_KEYS rows into transposed tiles. Gives what is odd about them.
+
+    Parameters: first row, bytes to the next, target.
+    """
+    key = k.key
+    with k.module.function(f"columns_into_tiles.{name}", ADDRESS, INT, ADDRESS, returns=INT) as f:
+        source, row, target = f.arguments()
+        odd = Odd(k, f)
+        with f.loop(0, -(-columns // TILE_ROWS), name="columns") as d:
+            words: list[list[Value]] = []
+            for pair in range(MATRIX_KEYS // 2):
+                terms = []
+                for r in (2 * pair, 2 * pair + 1):
+                    place = source + (row * r + d * (TILE_ROWS * formats.size(dtype)))
+                    x = formats.load(place, dtype, FLOAT, k.lanes)
+                    odd.take(x)
+                    terms.append(split(x, key.terms, exact=exact_in(key.dtype, key.terms)))
+                words.append(in_pairs(*terms))
+            for n in range(key.terms):
+                tile = target + (d * (key.group_keys // MATRIX_KEYS) * key.terms + n) * TILE_BYTES
+                for r, made in enumerate(transposed([word[n] for word in words])):
+                    (tile + r * 64).store(made, k.vector_bytes)
+        f.give(odd.met())
+    return f
