@@ -33,8 +33,9 @@ def inputs(queries: int, keys: int, dim: int) -> list[Array]:
 
 
 def differentiate(given: list[Array], **options: Any) -> Gradients:
-    out, seen = sightline.attention(*given[:3], see=("lse",), **options)
-    return sightline.attention_vjp(*given[:3], out, seen.lse, given[3], **options)
+    q, k, v, d_output = given
+    out, seen = sightline.attention(q, k, v, see=("lse",), **options)
+    return sightline.attention_vjp(q, k, v, out, seen.lse, d_output, **options)
 
 
 def error(got: Any, want: Any) -> float:
@@ -68,7 +69,7 @@ def test_float32_is_no_worse_than_multiply_adds(
     dim: int, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = inputs(333, 500, dim)
-    want = gradients(*given[:3], given[3], None, causal=causal, query_offset=0)
+    want = gradients(*given, causal=causal, query_offset=0)
     on_unit = differentiate(given, causal=causal, query_offset=0)
     monkeypatch.setenv(isa.VARIABLE, "avx512")
     without = differentiate(given, causal=causal, query_offset=0)
@@ -80,7 +81,7 @@ def test_float32_is_no_worse_than_multiply_adds(
 @pytest.mark.parametrize(("precision", "least", "most"), [("high", 1e-7, 4e-5), ("default", 1e-5, 2e-2)])
 def test_precision_buys_digits(precision: str, least: float, most: float) -> None:
     given = inputs(300, 300, 64)
-    want = gradients(*given[:3], given[3], None)
+    want = gradients(*given)
     got = differentiate(given, precision=precision)
     for name in NAMES:
         assert least <= error(getattr(got, name), getattr(want, name)) <= most, name
@@ -93,7 +94,7 @@ def test_numbers_that_terms_cannot_hold(part: int, odd: float) -> None:
     given = inputs(280, 300, 24)
     given[part][0, 0, 70, 5] = odd
     with np.errstate(all="ignore"):
-        want = gradients(*given[:3], given[3], None, causal=True, query_offset=0)
+        want = gradients(*given, causal=True, query_offset=0)
         got = differentiate(given, causal=True, query_offset=0)
     # A weight of 1 has a derivative of 0 but for rounding, which a huge query or key makes huge.
     least = max(1.0, odd) if part < 2 and np.isfinite(odd) else 1.0
@@ -109,10 +110,10 @@ def test_numbers_that_terms_cannot_hold(part: int, odd: float) -> None:
 @pytest.mark.parametrize("size", [2.0**-110, 2.0**-100, 2.0**-90, 2.0**-70, 2.0**55, 2.0**70])
 def test_gradients_of_any_magnitude(size: float) -> None:
     """All of dO is tiny, or huge: dS, which has terms too, is smaller or larger still."""
-    *given, d_output = inputs(280, 2000, 24)
+    q, k, v, d_output = inputs(280, 2000, 24)
     d_output = np.sign(d_output)
-    want = gradients(*given, d_output, None)
-    got = differentiate([*given, d_output * np.float32(size)])
+    want = gradients(q, k, v, d_output)
+    got = differentiate([q, k, v, d_output * np.float32(size)])
     for name in NAMES:
         assert error(np.asarray(getattr(got, name), np.float64) / size, getattr(want, name)) < 1e-6, name
 
