@@ -46,7 +46,8 @@ def test_how_many_terms_a_number_gets() -> None:
     assert [terms_of("float32", precision=word) for word in ("highest", "high", "default")] == [3, 2, 1]
     assert terms_of("bfloat16", precision="high") == 1
     assert terms_of("float32", isa_name="avx512") == 0
-    assert [terms_of("bfloat16", MATRIX_FEW), terms_of("bfloat16", MATRIX_FEW + 1)] == [0, 1]
+    assert [terms_of("bfloat16", MATRIX_FEW), terms_of("bfloat16", MATRIX_FEW + 1)] == [1, 1]
+    assert [terms_of("float16", MATRIX_FEW), terms_of("float16", MATRIX_FEW + 1)] == [0, 2]
     assert [terms_of("float32", 255), terms_of("float32", 256)] == [0, 3], "measured: not worth it below"
     assert [terms_of("float32", scale=scale) for scale in (1e20, 1e-20, 0.0, -2.0)] == [0, 0, 0, 3]
 
@@ -164,3 +165,29 @@ def test_odd_numbers_change_no_bit_of_what_does_not_see_them(part: int, odd: flo
     np.testing.assert_array_equal(changed[:, :, :480], plain[:, :, :480])
     together = sightline.attention(*(np.repeat(x, 40, axis=0) for x in arrays), causal=True)
     np.testing.assert_array_equal(together[7:8], changed)
+
+
+@on_the_unit
+@pytest.mark.parametrize("keys", [1, 31, 77, 1100, 3001])
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}, {"window": (900, 0)}, {"see": ("lse",)}])
+def test_a_decoders_step_has_the_bits_of_the_prefill(keys: int, options: dict[str, Any]) -> None:
+    """In bfloat16: its keys are read where they lie, in pieces, and those of many queries packed."""
+    dtype = ml_dtypes.bfloat16
+    q = numbers(8, 40, 64).astype(dtype)
+    k, v = (numbers(2, keys, 64, seed=seed).astype(dtype) for seed in (1, 2))
+    many = sightline.attention(q, k, v, query_offset=keys - 40, causal=True, **options)
+    one = sightline.attention(q[:, -1:], k, v, query_offset=keys - 1, causal=True, **options)
+    many, one = (x if "see" not in options else x[0] for x in (many, one))
+    np.testing.assert_array_equal(one[:, 0], many[:, -1])
+
+
+@on_the_unit
+def test_what_lies_between_rows_and_behind_the_last_key_is_not_read() -> None:
+    """Keys and values of a longer cache, with other numbers between the rows and behind."""
+    cache = np.full((2, 2, 300, 96), np.nan, ml_dtypes.bfloat16)
+    cache[:, :, :77, :64] = numbers(2, 2, 77, 64)
+    q = numbers(2, 1, 64, seed=3).astype(ml_dtypes.bfloat16)
+    k, v = cache[0, :, :77, :64], cache[1, :, :77, :64]
+    want = sightline.attention(q, np.ascontiguousarray(k), np.ascontiguousarray(v))
+    np.testing.assert_array_equal(sightline.attention(q, k, v), want)
+    assert np.isfinite(want.astype(np.float32)).all()

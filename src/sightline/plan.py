@@ -96,7 +96,9 @@ class KernelKey:
     @property
     def block_rows(self) -> int:
         """Query rows of a block."""
-        return MATRIX_ROWS if self.terms and not self.gradients else ROW_BYTES // self.element_bytes
+        if self.terms and not self.gradients:
+            return MATRIX_ROWS // 2 if self.few else MATRIX_ROWS
+        return ROW_BYTES // self.element_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -109,6 +111,11 @@ class KernelKey:
         # A mask may leave a tile out, and what waits has no gaps.
         most = self.tile_keys if self.mask or self.gradients else MATRIX_GROUP // self.terms
         return max(1, most // self.tile_keys) * self.tile_keys
+
+    @property
+    def keys_in_place(self) -> bool:
+        """A matrix unit reads whole tiles of keys where they lie: there is nobody to share a copy with."""
+        return self.terms == 1 and self.few > 0
 
     @property
     def copies_with_care(self) -> bool:
@@ -360,7 +367,7 @@ def plan(
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if chosen or gradients else _few(p, isa, paired=paired, values=values)
-    terms = 0 if few or second or "bias" in gradients or not values else _terms(p, isa)
+    terms = 0 if second or "bias" in gradients or not values else _terms(p, isa, few)
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,
@@ -414,10 +421,11 @@ def _few(p: Problem, isa: Isa, *, paired: bool, values: bool) -> int:
     return 1 << (rows - 1).bit_length()
 
 
-def _terms(p: Problem, isa: Isa) -> int:
+def _terms(p: Problem, isa: Isa, few: int) -> int:
     """Bfloat16 terms of each number, where the products are for the matrix unit.
 
     Three hold a float32 to its last bit, two a float16. A scale that makes lost bits count is left to others.
+    Of `few` rows it takes bfloat16 alone, whose keys it can read where they lie.
     """
     tame = 2.0**-40 <= abs(p.scale) <= 2.0**40
     if not isa.multiplies_tiles or p.dtype == "float64" or not tame:
@@ -425,6 +433,8 @@ def _terms(p: Problem, isa: Isa) -> int:
     by_precision = {"highest": 3, "high": 2, "default": 1}
     terms = {"float32": by_precision[p.precision], "float16": 2, "bfloat16": 1}[p.dtype]
     least_rows, least_dim = MATRIX_WORTH[terms]
+    if few:
+        return terms if p.dtype == "bfloat16" and p.dim % MATRIX_KEYS == 0 else 0
     rows = p.queries * (p.group if p.queries < MATRIX_ROWS else 1)
     return terms if rows >= least_rows and p.dim >= least_dim else 0
 

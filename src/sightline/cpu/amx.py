@@ -60,7 +60,7 @@ def release(f: Function) -> None:
     _instruct(f, "tilerelease")
 
 
-def _load(f: Function, register: int, place: Pointer, row: int = TILE_ROW_BYTES) -> None:
+def _load(f: Function, register: int, place: Pointer, row: Value | int = TILE_ROW_BYTES) -> None:
     _instruct(f, "tileloadd64", register, place, f.value(row))
 
 
@@ -85,11 +85,11 @@ def multiply(f: Function, total: int, left: int, right: int) -> None:
 class _Strip:
     """Result[x, g] = start[x, g] + Σ_d left[x, d]·right[d, g], for every x < `tiles` and g < `vectors`.
 
-    Left and right give the address of a tile's first term; start and result that of a tile and its bytes from
-    row to row.
+    Right gives the address of a tile's first term; left, start and result that of a tile and its bytes from row to
+    row.
     """
 
-    left: Callable[[Value, Value], Pointer]
+    left: Callable[[Value, Value], tuple[Pointer, Value | int]]
     right: Callable[[Value, int], Pointer]
     start: Callable[[Value, int], tuple[Pointer, int]]
     result: Callable[[Value, int], tuple[Pointer, int]]
@@ -123,7 +123,7 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
     ahead = range(depth) if left_stays or depth <= 2 else range(0)
     place = 4 if left_stays else 2
     for d in ahead:
-        _load(f, place + d, s.left(x, f.value(d)))
+        _load(f, place + d, *s.left(x, f.value(d)))
     for g in range(s.vectors):
         total = g % 2
         late.make_room(total)
@@ -134,7 +134,7 @@ def _one_term(f: Function, s: _Strip, x: Value, depth: int, late: _Late, *, righ
                 right = 2 + d % 2
                 _load(f, right, s.right(f.value(d), g))
             if not ahead:
-                _load(f, left, s.left(x, f.value(d)))
+                _load(f, left, *s.left(x, f.value(d)))
             multiply(f, total, left, right)
         late.store(total, *s.result(x, g))
 
@@ -147,8 +147,9 @@ def _by_terms(
         late.make_room(total)
         _load(f, total, *s.start(x, g))
     for d in _counted(f, s.depth, depth):
+        left, row = s.left(x, d)
         for n in range(terms):
-            _load(f, 2 + n, s.left(x, d) + n * TILE_BYTES)
+            _load(f, 2 + n, left + n * TILE_BYTES, row)
         for total, g in enumerate(vectors):
             for n in range(terms):
                 _load(f, 5 + n, s.right(d, g) + n * TILE_BYTES)
@@ -193,12 +194,22 @@ def inner(k: Kernel, p: Product) -> Function:
     """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, −inf up to whole MATRIX_KEYS; top[i] if asked."""
     steps = -(-p.columns // MATRIX_KEYS)
     with k.module.function(p.name, *PARAMETERS) as f:
-        w, keys, _, n, vectors, _, _ = f.arguments()
+        w, keys, row, n, vectors, soon, soon_row = f.arguments()
         scores = k.place(w, p.result)
+
+        def left(x: Value, d: Value) -> tuple[Pointer, Value | int]:
+            if not k.key.keys_in_place:
+                return keys + (x * steps + d) * (k.key.terms * TILE_BYTES), TILE_ROW_BYTES
+            for r in range(TILE_ROWS):  # the values that come next
+                (soon + ((x * TILE_ROWS + r) * soon_row + d * TILE_ROW_BYTES)).prefetch(near=True)
+            packed = k.place(w, "last_keys") + ((x - whole_groups(n)) * steps + d) * TILE_BYTES
+            here, there = x < whole_groups(n), keys + (x * TILE_ROWS * row + d * TILE_ROW_BYTES)
+            place = here.where(there.address(), packed.address()).as_pointer()
+            return place, here.where(row, TILE_ROW_BYTES)
 
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
-                left=lambda x, d: keys + (x * steps + d) * (k.key.terms * TILE_BYTES),
+                left=left,
                 right=lambda d, g: tile_of(k, k.place(w, TILES[p.lanes]), d, first + g),
                 start=lambda _x, _g: (k.place(w, "nothing"), TILE_ROW_BYTES),
                 result=lambda x, g: _tile_at(k, scores, x, first + g),
@@ -225,7 +236,7 @@ def outer(k: Kernel, p: Product) -> Function:
 
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
-                left=lambda x, d: values + (x * steps + d) * (k.key.terms * TILE_BYTES),
+                left=lambda x, d: (values + (x * steps + d) * (k.key.terms * TILE_BYTES), TILE_ROW_BYTES),
                 right=lambda d, g: tile_of(k, k.place(w, TILES[p.lanes]), d, first + g),
                 start=lambda x, g: _tile_at(k, output, x, first + g),
                 result=lambda x, g: _tile_at(k, output, x, first + g),
@@ -252,7 +263,7 @@ def across(k: Kernel, p: Product) -> Function:
 
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
-                left=lambda x, d: left + (x * steps + d) * tile,
+                left=lambda x, d: (left + (x * steps + d) * tile, TILE_ROW_BYTES),
                 right=lambda d, g: right + (d * wide + (first + g)) * tile,
                 start=lambda x, g: (sums + (x * (TILE_ROWS * row) + (first + g) * k.vector_bytes), row),
                 result=lambda x, g: (sums + (x * (TILE_ROWS * row) + (first + g) * k.vector_bytes), row),
@@ -301,6 +312,11 @@ def _beyond(k: Kernel, f: Function, w: Pointer, p: Product, n: Value, vectors: V
     table = k.table(w, p.result)
     with f.loop(n, whole_tiles(n), name="beyond") as j, f.loop(0, vectors, name="rows") as g:
         table[j, g] = f.value(NEGATIVE_INFINITY, k.vec)
+
+
+def whole_groups(n: Value) -> Value:
+    """Tiles of the n keys that come in whole MATRIX_KEYS."""
+    return n // MATRIX_KEYS * (MATRIX_KEYS // TILE_ROWS)
 
 
 def whole_tiles(n: Value) -> Value:

@@ -79,7 +79,7 @@ class Block:
         }
         self.packs = packs.Packs(k) if key.terms else None
         self.waiting = patient.Waiting(k, self.accumulate[False]) if key.terms else None
-        self.turn = few.turn(k) if key.few else None
+        self.turn = few.turn(k) if key.few and not key.terms else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output")
         self.clear, self.clear_kept = (state.clear(k, kept=kept) for kept in ("", "kept_"))
         self.join = {careful: state.join(k, careful=careful) for careful in (False, True)}
@@ -206,10 +206,11 @@ class Block:
             full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
             if self.packs is not None and not careful:
-                keys, values = self.packs.tile(f, a, w, first, n)
+                keys, values, soon = self.packs.tile(f, a, w, first, n)
+            else:
+                soon = values
             key_row, value_row = (k.argument(f, a, part) for part in ("key_row", "value_row"))
-            soon = values, value_row
-            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, soon, careful=careful)
+            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (soon, value_row), careful=careful)
             if self.waiting is not None and not careful:
                 self.waiting.take(f, a, w, (values, first, n), vectors)
                 f.give(1)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.terms import Odd, exact_in, in_pairs, split
-from sightline.cpu.tiles import fetch
+from sightline.cpu.tiles import CACHE_LINE, fetch
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
+from sightline.cpu.values import ADDRESS, FLOAT, I16, I32, INT, vector
 from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, padded_bytes, run_offsets
 from sightline.plan import MATRIX_KEYS
 
@@ -43,9 +43,12 @@ class Operand:
 
     def pack(
         self, f: Function, a: Pointer, w: Pointer, rows: Pointer, n: Value,
-        place: Callable[[str, Value], Pointer], met: Callable[[Value, Value], None],
+        place: Callable[[str, Value], Pointer], met: Callable[[Value, Value], None], soon: Pointer | None = None,
     ) -> None:  # fmt: skip
-        """Pack `n` rows: those from j on into tiles at `place`; `met` is told what was odd about them."""
+        """Pack `n` rows: those from j on into tiles at `place`; `met` is told what was odd about them.
+
+        Meanwhile the rows after them are fetched, or as many keys at `soon`.
+        """
         k = self.k
         step, row = (k.argument(f, a, f"{self.name}_{part}") for part in ("step", "row"))
         offsets, size = run_offsets(k.key, k.isa), formats.size(k.key.dtype)
@@ -54,17 +57,22 @@ class Operand:
         whole, odd = (step == size) & fills, f.variable(f.value(0))
         with f.loop(0, n, MATRIX_KEYS, name="pack") as j:
             here = rows + j * row
-            with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n + AHEAD), name="soon") as soon:
-                fetch(rows + soon * row, self.columns * size)
+            if soon is None:
+                with f.loop(j + AHEAD, (j + AHEAD + MATRIX_KEYS).min(n + AHEAD), name="soon") as r:
+                    fetch(rows + r * row, self.columns * size)
+                more: tuple[Pointer, Value] | tuple[()] = ()
+            else:
+                key_row = k.argument(f, a, "key_row")
+                more = (soon + j * key_row, key_row)
             with f.either(whole & (j + MATRIX_KEYS <= n)) as (directly, by_copy):
                 with directly:
                     for form in self.forms:
-                        odd.value = f.call(self.functions[False][form], here, row, place(form, j))
+                        odd.value = f.call(self.functions[False][form], here, row, place(form, j), *more)
                 with by_copy:
                     f.call(self.stage, here, row, step, (n - j).min(MATRIX_KEYS), waiting)
                     wide = f.value(padded_bytes(self.columns))
                     for form in self.forms:
-                        odd.value = f.call(self.functions[True][form], waiting, wide, place(form, j))
+                        odd.value = f.call(self.functions[True][form], waiting, wide, place(form, j), *more)
             met(j, odd.value)
 
 
@@ -98,12 +106,16 @@ def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
     """
     key, columns = k.key, padded_bytes(columns) // FLOAT_BYTES
     steps, kind = columns // MATRIX_KEYS, vector(I16, k.lanes)
+    exactly = dtype == "bfloat16" and not key.gradients  # one term is the number itself
     with k.module.function(f"rows_into_tiles.{name}", ADDRESS, INT, ADDRESS, returns=INT) as f:
         source, row, target = f.arguments()
         odd = Odd(k, f)
         with f.loop(0, MATRIX_KEYS, name="row") as j:
             tile = target + (j // TILE_ROWS * (steps * key.terms * TILE_BYTES) + j % TILE_ROWS * 64)
-            with f.loop(0, columns, k.lanes, name="columns") as c:
+            with f.loop(0, columns if exactly else 0, MATRIX_KEYS, name="copy") as c:
+                numbers = (source + (j * row + c * 2)).load(vector(I16, MATRIX_KEYS))
+                (tile + c // MATRIX_KEYS * TILE_BYTES).store(numbers, k.vector_bytes)
+            with f.loop(0, columns if not exactly else 0, k.lanes, name="columns") as c:
                 x = formats.load(source + (j * row + c * formats.size(dtype)), dtype, FLOAT, k.lanes)
                 if key.gradients:  # the forward program looks at rows of Q, whose partners they are
                     odd.take(x)
@@ -117,18 +129,31 @@ def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
 def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
     """MATRIX_KEYS rows into transposed tiles. Gives what is odd about them.
 
-    Parameters: first row, bytes to the next, target.
+    Parameters: first row, bytes to the next, target; and where keys are read in place, the first of those that
+    come next, and bytes to the one after it.
     """
     key = k.key
-    with k.module.function(f"columns_into_tiles.{name}", ADDRESS, INT, ADDRESS, returns=INT) as f:
-        source, row, target = f.arguments()
-        odd = Odd(k, f)
-        with f.loop(0, -(-columns // TILE_ROWS), name="columns") as d:
+    exactly = dtype == "bfloat16" and not key.gradients
+    parameters = (ADDRESS, INT, ADDRESS, *((ADDRESS, INT) if key.keys_in_place else ()))
+    with k.module.function(f"columns_into_tiles.{name}", *parameters, returns=INT) as f:
+        source, row, target, *soon = f.arguments()
+        odd, steps = Odd(k, f), -(-columns // TILE_ROWS)
+        with f.loop(0, steps, name="columns") as d:
+            if soon:
+                for r in range(share := -(-MATRIX_KEYS // steps)):
+                    for line in range(0, key.dim * 2, CACHE_LINE):
+                        (soon[0] + ((d * share + r) * soon[1] + line)).prefetch(near=True)
             words: list[list[Value]] = []
             for pair in range(MATRIX_KEYS // 2):
                 terms = []
-                for r in (2 * pair, 2 * pair + 1):
-                    place = source + (row * r + d * (TILE_ROWS * formats.size(dtype)))
+                places = [
+                    source + (row * (2 * pair + u) + d * (TILE_ROWS * formats.size(dtype))) for u in range(2)
+                ]
+                if exactly:
+                    first, second = (place.load(vector(I16, k.lanes)).unsigned(I32) for place in places)
+                    words.append([first | second << 16])
+                    continue
+                for place in places:
                     x = formats.load(place, dtype, FLOAT, k.lanes)
                     odd.take(x)
                     terms.append(split(x, key.terms, exact=exact_in(key.dtype, key.terms)))

@@ -44,7 +44,11 @@ class Packs:
             self._slot(w, name).store(number, 8)
 
     def tile(self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value) -> list[Pointer]:
-        """Where a tile is packed, which it is when the first block asks. `n`: keys that this block may see."""
+        """Where a tile is packed, which it is when the first block asks. `n`: keys that this block may see.
+
+        Of keys that are read in place, only those are packed that do not fill a tile of the unit's; the last of
+        the three addresses is then that of the values that come next.
+        """
         beyond = first - self._slot(w, "corner").load(INT, 8)
         bit, packed = f.value(1) << (beyond // self.k.key.tile_keys), self._slot(w, "packed")
         with f.when((packed.load(INT, 8) & bit) == 0):
@@ -54,7 +58,16 @@ class Packs:
             met, odd = self._slot(w, "met"), self._slot(w, "odd") + beyond // MATRIX_KEYS
             with f.loop(0, (n + (MATRIX_KEYS - 1)) // MATRIX_KEYS, name="odd") as i:
                 met.store(met.load(INT, 8) | (odd + i).load(BYTE).unsigned(INT), 8)
-        return [self._place(w, name, beyond) for name in ("key", "value")]
+        keys, values, soon = (
+            *(self._place(w, name, beyond) for name in ("key", "value")),
+            f.value(0).as_pointer(),
+        )
+        if self.k.key.keys_in_place:
+            keys, soon = (
+                self._slot(w, name).follow() + start * self.k.argument(f, a, f"{name}_row")
+                for name, start in (("key", first), ("value", first + n))
+            )
+        return [keys, values, soon]
 
     def met(self, f: Function, w: Pointer) -> Value:
         """What was odd in the tiles since this was asked last, which is for each block to ask.
@@ -90,12 +103,20 @@ class Packs:
                 (self._slot(w, "odd") + (beyond + j) // MATRIX_KEYS).store(odd.to(BYTE))
 
             for name, operand in self.operands.items():
-                rows = self._slot(w, name).follow() + first * k.argument(f, a, f"{name}_row")
+                row = k.argument(f, a, f"{name}_row")
+                rows = self._slot(w, name).follow() + first * row
+                skip = n // MATRIX_KEYS * MATRIX_KEYS if name == "key" and k.key.keys_in_place else f.value(0)
                 place = functools.partial(self._place_of_row, w, name, beyond)
-                operand.pack(f, a, w, rows, n, place, remember if name == "value" else _forget)
+                met = remember if name == "value" else _forget
+                soon = None
+                if name == "value" and k.key.keys_in_place:
+                    soon = self._slot(w, "key").follow() + first * k.argument(f, a, "key_row")
+                operand.pack(f, a, w, rows + skip * row, n - skip, place, met, soon)
         return f
 
     def _place_of_row(self, w: Pointer, name: str, beyond: Value, _form: str, j: Value) -> Pointer:
+        if name == "key" and self.k.key.keys_in_place:
+            return self.k.place(w, "last_keys")
         return self._place(w, name, beyond + j)
 
 

@@ -16,7 +16,7 @@ STATISTICS = ("best", "mass", "heat", "reach")
 SHARED = frozenset((
     *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
     *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period", "shrink"),
-    *("outs", "d_scores", "steepness", "weight_rows", "d_score_rows", "d_score_tiles"),
+    *("last_keys", "outs", "d_scores", "steepness", "weight_rows", "d_score_rows", "d_score_tiles"),
     *("d_key_sums", "d_value_sums"),
 ))  # fmt: skip
 FLOAT_BYTES = 4
@@ -62,6 +62,7 @@ class Workspace:
     | query_tiles, weight_tiles, … | Qᵀ, Pᵀ, dOᵀ, dSᵀ in terms of bfloat16, as a matrix unit reads them | tile |
     | query_pairs, weight_rows, … | Q, dO, Pᵀ and dSᵀ in terms, for sums over queries | tile |
     | d_key_sums, d_value_sums | what a run of blocks adds to dK and dV of a tile of keys | key × column |
+    | last_keys | the last keys in tiles, where the others are read in place | tile |
     | climbed | m_old − m, where it rises | row |
     | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
     | rows | what is known of all the rows together, and where the parts begin that blocks share | 8 |
@@ -78,7 +79,9 @@ class Workspace:
         parts = {
             "query": (key.dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes,
             "output": (key.value_dim + lanes) * row_bytes if not key.gradients else 0,
-            "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
+            "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes
+            if not key.terms
+            else 0,
             "scores": tile * row_bytes,
             "kept_output": key.value_dim * row_bytes if not key.gradients else 0,
             "bias": (tile + lanes) * row_bytes if key.bias else 0,
@@ -130,6 +133,7 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
     steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), weights: key.group_keys // MATRIX_KEYS}
     return {
         "nothing": TILE_BYTES,
+        "last_keys": 2 * -(-key.dim // MATRIX_KEYS) * TILE_BYTES if key.keys_in_place else 0,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
         **(_of_gradients_in_tiles(key) if key.gradients else {}),
