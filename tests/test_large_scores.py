@@ -78,3 +78,14 @@ def test_gradients_are_as_close_as_pytorchs(dim: int, scores: float, causal: boo
             np.linalg.norm(np.asarray(x, np.float64) - exact.numpy()) for x in (getattr(ours, name), peer)
         )
         assert error <= LARGEST * known, f"d_{name}: {error / known:.2f} times PyTorch's error"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scores", [50.0, 300.0])
+def test_weights_that_are_seen_sum_to_one(dtype: str, scores: float) -> None:
+    """The second pass makes its scores as the first one did, or their sum would be that of others."""
+    q, k, v, _ = arrays(dtype, 512, 64, scores / 5)
+    rows = tuple(range(0, 512, 3))
+    _, seen = sightline.attention(q, k, v, see=sightline.See(rows=rows))
+    off = np.abs(np.asarray(seen.rows, np.float64).sum(-1) - 1).max()
+    assert off <= 20 * np.finfo(dtype).eps

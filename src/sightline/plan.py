@@ -96,7 +96,7 @@ class KernelKey:
     @property
     def block_rows(self) -> int:
         """Query rows of a block."""
-        if self.terms and not self.gradients:
+        if self.terms and not self.by_single_tiles:
             return MATRIX_ROWS // 2 if self.few else MATRIX_ROWS
         return ROW_BYTES // self.element_bytes
 
@@ -109,8 +109,13 @@ class KernelKey:
     def group_keys(self) -> int:
         """Keys whose weights wait to be multiplied by values together, on a matrix unit: whole tiles."""
         # A mask may leave a tile out, and what waits has no gaps.
-        most = self.tile_keys if self.mask or self.gradients else MATRIX_GROUP // self.terms
+        most = self.tile_keys if self.mask or self.by_single_tiles else MATRIX_GROUP // self.terms
         return max(1, most // self.tile_keys) * self.tile_keys
+
+    @property
+    def by_single_tiles(self) -> bool:
+        """On a matrix unit, and not the forward program, which packs periods: gradients, or the second pass."""
+        return self.terms > 0 and (bool(self.gradients) or not self.value_dim)
 
     @property
     def keys_in_place(self) -> bool:
@@ -352,6 +357,7 @@ def plan(
     values: bool = True,
     second: bool = False,
     gradients: tuple[str, ...] = (),
+    terms: int = 0,
 ) -> Plan:
     """Choose the kernel and the cutting for a problem.
 
@@ -363,11 +369,13 @@ def plan(
         values: whether there is an output to make; else only the weights are of interest.
         second: whether this is the second pass, with the sums of the first.
         gradients: what the backward program is to make, if that is what is planned.
+        terms: of the first pass's kernel, for the second, whose scores are to be the same.
     """
     p = problem
     band, paired = p.band, p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if chosen or gradients else _few(p, isa, paired=paired, values=values)
-    terms = 0 if second or "bias" in gradients or not values else _terms(p, isa, few)
+    if not second:
+        terms = _terms(p, isa, few) if values and p.value_dim and "bias" not in gradients else 0
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     kernel = KernelKey(
         dtype=p.dtype,

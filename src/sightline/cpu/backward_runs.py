@@ -26,8 +26,8 @@ from sightline.cpu import amx, derivative, packing
 from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Rows, gather, vectors_of
 from sightline.cpu.values import ADDRESS, BOOL, INT
-from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
-from sightline.plan import MATRIX_KEYS, PERIOD_TILES
+from sightline.cpu.workspace import TILE_BYTES, run_offsets
+from sightline.plan import PERIOD_TILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class BackwardRun:
             "key": Operand(k, "key", key.dim, forms),
             "value": Operand(k, "value", key.value_dim, ("rows",)),
         }
-        self.pack = {name: self._pack(operand) for name, operand in self.operands.items()}
+        self.pack = {name: operand.pack_tile() for name, operand in self.operands.items()}
         self.far_tile, self.tile = self._tile(far=True), self._tile(far=False)
 
     def differentiate(
@@ -125,30 +125,6 @@ class BackwardRun:
 
     # ---- tiles of keys ----
 
-    def _pack(self, operand: Operand) -> Function:
-        """Pack a tile's keys, or values; gives what is odd. Parameters: arguments, workspace, first row, n."""
-        k = self.k
-        with k.module.function(f"pack_{operand.name}_tile", ADDRESS, ADDRESS, ADDRESS, INT, returns=INT) as f:
-            a, w, rows, n = f.arguments()
-            odd = f.variable(f.value(0))
-
-            def place(form: str, j: Value) -> Pointer:
-                part = operand.name if form == "rows" else f"{operand.name}_columns"
-                # Of rows MATRIX_KEYS keys are together, of columns those of the whole tile.
-                size = pack_bytes(k.key)[part] if form == "rows" else k.key.terms * TILE_BYTES
-                return self._pack_place(w, part) + j // MATRIX_KEYS * size
-
-            def met(_j: Value, more: Value) -> None:
-                odd.value = odd.value | more
-
-            operand.pack(f, a, w, rows, n, place, met)
-            f.give(odd.value)
-        return f
-
-    def _pack_place(self, w: Pointer, part: str) -> Pointer:
-        offsets = run_offsets(self.k.key, self.k.isa)
-        return self.k.shared(w).follow() + (offsets[part] - offsets["shared"])
-
     def _packed(
         self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, names: tuple[str, ...]
     ) -> Value:
@@ -215,7 +191,7 @@ class BackwardRun:
             nowhere = f.value(0).as_pointer(), f.value(0)
             with f.either(fits != 0) as (on_unit, with_care):
                 with on_unit:
-                    packed = self._pack_place(w, "key")
+                    packed = self.operands["key"].packed(w, "rows")
                     scoring.scores(f, a, w, (packed, first, n), vectors, full, nowhere)
                     self._multiply(f, a, w, first, n, vectors) if not far else self._top(f, w, n, vectors)
                 with with_care:
@@ -237,13 +213,21 @@ class BackwardRun:
         """From S to all that the tile adds, on the unit."""
         k, block, nowhere = self.k, self.block, (f.value(0).as_pointer(), f.value(0))
         derivative.look(k, f, w, vectors)
-        f.call(self.again.d_weights, w, self._pack_place(w, "value"), f.value(0), n, vectors, *nowhere)
+        f.call(
+            self.again.d_weights,
+            w,
+            self.operands["value"].packed(w, "rows"),
+            f.value(0),
+            n,
+            vectors,
+            *nowhere,
+        )
         f.call(block.derive[False], a, w, first, n, vectors)
         for name in block.across:
             sums = k.place(w, f"{name}_sums")
             f.call(block.across[name][False], w, sums, f.value(0), n, vectors, *nowhere)
         if block.makes_query:
-            columns = self._pack_place(w, "key_columns")
+            columns = self.operands["key"].packed(w, "columns")
             f.call(block.accumulate[False], w, columns, f.value(0), amx.whole_tiles(n), vectors, *nowhere)
 
     def _carefully(

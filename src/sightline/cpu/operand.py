@@ -16,7 +16,14 @@ from sightline.cpu.terms import Odd, exact_in, in_pairs, split
 from sightline.cpu.tiles import CACHE_LINE, fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.values import ADDRESS, FLOAT, I16, I32, INT, vector
-from sightline.cpu.workspace import FLOAT_BYTES, TILE_BYTES, TILE_ROWS, padded_bytes, run_offsets
+from sightline.cpu.workspace import (
+    FLOAT_BYTES,
+    TILE_BYTES,
+    TILE_ROWS,
+    pack_bytes,
+    padded_bytes,
+    run_offsets,
+)
 from sightline.plan import MATRIX_KEYS
 
 if TYPE_CHECKING:
@@ -75,6 +82,31 @@ class Operand:
                         odd.value = f.call(self.functions[True][form], waiting, wide, place(form, j), *more)
             met(j, odd.value)
 
+    def pack_tile(self) -> Function:
+        """Pack a single tile; what is odd about it. Parameters: arguments, workspace, first row, rows."""
+        k = self.k
+        with k.module.function(f"pack_{self.name}_tile", ADDRESS, ADDRESS, ADDRESS, INT, returns=INT) as f:
+            a, w, rows, n = f.arguments()
+            odd = f.variable(f.value(0))
+
+            def place(form: str, j: Value) -> Pointer:
+                # Of rows MATRIX_KEYS are together, of columns those of the whole tile.
+                size = pack_bytes(k.key)[self.name] if form == "rows" else k.key.terms * TILE_BYTES
+                return self.packed(w, form) + j // MATRIX_KEYS * size
+
+            def met(_j: Value, more: Value) -> None:
+                odd.value = odd.value | more
+
+            self.pack(f, a, w, rows, n, place, met)
+            f.give(odd.value)
+        return f
+
+    def packed(self, w: Pointer, form: str) -> Pointer:
+        """Where a single tile is packed."""
+        offsets = run_offsets(self.k.key, self.k.isa)
+        part = self.name if form == "rows" else f"{self.name}_{form}"
+        return self.k.shared(w).follow() + (offsets[part] - offsets["shared"])
+
 
 def _stage(k: Kernel, name: str, columns: int) -> Function:
     """Copy rows side by side, as float32; zeros after the last column and the last row.
@@ -106,7 +138,7 @@ def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
     """
     key, columns = k.key, padded_bytes(columns) // FLOAT_BYTES
     steps, kind = columns // MATRIX_KEYS, vector(I16, k.lanes)
-    exactly = dtype == "bfloat16" and not key.gradients  # one term is the number itself
+    exactly = dtype == "bfloat16" and not key.by_single_tiles  # one term is the number itself
     with k.module.function(f"rows_into_tiles.{name}", ADDRESS, INT, ADDRESS, returns=INT) as f:
         source, row, target = f.arguments()
         odd = Odd(k, f)
@@ -117,7 +149,7 @@ def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
                 (tile + c // MATRIX_KEYS * TILE_BYTES).store(numbers, k.vector_bytes)
             with f.loop(0, columns if not exactly else 0, k.lanes, name="columns") as c:
                 x = formats.load(source + (j * row + c * formats.size(dtype)), dtype, FLOAT, k.lanes)
-                if key.gradients:  # the forward program looks at rows of Q, whose partners they are
+                if key.by_single_tiles:  # the forward program looks at rows of Q, whose partners they are
                     odd.take(x)
                 place = tile + (c // MATRIX_KEYS * (key.terms * TILE_BYTES) + c % MATRIX_KEYS * 2)
                 for n, bits in enumerate(split(x, key.terms, exact=exact_in(key.dtype, key.terms))):
@@ -133,7 +165,7 @@ def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Functi
     come next, and bytes to the one after it.
     """
     key = k.key
-    exactly = dtype == "bfloat16" and not key.gradients
+    exactly = dtype == "bfloat16" and not key.by_single_tiles
     parameters = (ADDRESS, INT, ADDRESS, *((ADDRESS, INT) if key.keys_in_place else ()))
     with k.module.function(f"columns_into_tiles.{name}", *parameters, returns=INT) as f:
         source, row, target, *soon = f.arguments()

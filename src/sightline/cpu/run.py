@@ -89,7 +89,8 @@ class Prepared:
         self._items = plan.items
         self._threads = plan.threads(threads.MOST)
         self._kernel = _loaded(plan)
-        self._workspace_bytes = run_bytes(plan.kernel, plan.isa, plan.run_blocks) + scratch
+        together = 1 if plan.second else plan.run_blocks
+        self._workspace_bytes = run_bytes(plan.kernel, plan.isa, together) + scratch
         specs = _specs(plan, out)
         self._template = template(plan, specs)
         self._lists = _lists(plan)

@@ -2,7 +2,7 @@
 
     for each run of blocks of query rows             a work item, with partial sums of its own
         for each block, for each tile of keys that some row may see
-            S = modified Q·Kᵀ                        scoring, as in the first pass
+            S = modified Q·Kᵀ                        scoring, as in the first pass, bit for bit
             W = 2^((S − shift)·c − log_sum)          exact weights: the denominator is known now
             W goes to the consumers                  received, pooled, top keys, diagonals, rows
     each item's sums are joined in a fixed order     sweep.py
@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sightline.cpu import terms
 from sightline.cpu.consumers import chosen_consumers
 from sightline.cpu.consumers.consumer import Here
 from sightline.cpu.kernel import Kernel
+from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Place, gather
+from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.values import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
+from sightline.cpu.workspace import TILE_BYTES, run_offsets
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -32,17 +36,22 @@ if TYPE_CHECKING:
     from sightline.plan import KernelKey
 
 
+ENTRY = "attend"
+
+
 def generate(key: KernelKey, isa: Isa) -> str:
     """The LLVM IR of the pass, `int64 attend(int64 *arguments, void *workspace)`, as `forward.generate`."""
     k = Kernel(key, isa)
     sweep = _Sweep(k)
-    with k.module.function("attend", ADDRESS, ADDRESS, returns=INT) as f:
+    with k.module.function("items" if key.terms else ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
         a, w = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             item = a.claim(1)
             f.give_if(item >= k.argument(f, a, "items"), 0)
-            sweep.run(f, a, w, item)
+            sweep.run(f, a, w + (run_offsets(key, isa)["blocks"] if key.terms else 0), item)
         f.give(1)
+    if key.terms:
+        on_matrix_unit(k, ENTRY, f)
     return str(k.module)
 
 
@@ -52,6 +61,9 @@ class _Sweep:
     def __init__(self, k: Kernel) -> None:
         self.k = k
         self.scoring = Scoring(k)
+        if k.key.terms:
+            self.keys = Operand(k, "key", k.key.dim, ("rows",))
+            self.pack, self.pack_query = self.keys.pack_tile(), terms.pack_lanes(k, "query", k.key.dim)
         self.consumers = chosen_consumers(k)
         self.weights = weights(k) if any(consumer.of_weights for consumer in self.consumers) else None
         self.tile = self._tile()
@@ -66,6 +78,8 @@ class _Sweep:
         with f.loop(run * size, (run * size + size).min(blocks), name="block") as block:
             rows = gather(k, f, a, w, Place(batch, space, block))
             self.scoring.load_queries(f, a, w, rows)
+            if k.key.terms:
+                self._load_on_unit(f, w, rows)
             _load_sums(k, f, a, w, rows)
             first = block * k.block_rows
             head = batch * spaces + space
@@ -75,6 +89,41 @@ class _Sweep:
             self._against_keys(f, a, w, rows)
             for consumer in self.consumers:
                 consumer.end(f, a, w, rows, here)
+
+    def _load_on_unit(self, f: Function, w: Pointer, rows: Rows) -> None:
+        """Q in terms, and whether it fits them."""
+        k, offsets = self.k, run_offsets(self.k.key, self.k.isa)
+        k.shared(w).store((w + (offsets["shared"] - offsets["blocks"])).address(), 8)
+        fits = f.call(self.pack_query, w, rows.vectors) == 0
+        self._fits(w).store(fits.unsigned(INT), 8)
+        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as byte:
+            (k.place(w, "nothing") + byte).store(f.zeros(k.vec), k.vector_bytes)
+
+    def _fits(self, w: Pointer) -> Pointer:
+        return self.k.place(w, "rows")
+
+    def _scores(
+        self,
+        f: Function,
+        a: Pointer,
+        w: Pointer,
+        tile: tuple[Pointer, Value, Value],
+        vectors: Value,
+        full: Value,
+    ) -> None:
+        """S of a tile: its first key, the key's number, keys in it."""
+        (keys, first, n), row = tile, self.k.argument(f, a, "key_row")
+        soon = keys + n * row, row
+        if not self.k.key.terms:
+            self.scoring.scores(f, a, w, tile, vectors, full, soon)
+            return
+        fits = (f.call(self.pack, a, w, keys, n) == 0) & (self._fits(w).load(INT, 8) != 0)
+        with f.either(fits) as (on_unit, with_care):
+            with on_unit:
+                packed = self.keys.packed(w, "rows"), first, n
+                self.scoring.scores(f, a, w, packed, vectors, full, soon)
+            with with_care:
+                self.scoring.scores(f, a, w, tile, vectors, full, soon, careful=True)
 
     def _against_keys(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
         """Every tile that some row may see."""
@@ -95,9 +144,8 @@ class _Sweep:
             a, w, keys, first, n, rows, full = f.arguments()
             full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
             vectors = (rows + (k.lanes - 1)) // k.lanes
-            row = k.argument(f, a, "key_row")
-            keys = keys + first * row
-            self.scoring.scores(f, a, w, (keys, first, n), vectors, full, (keys + n * row, row))
+            keys = keys + first * k.argument(f, a, "key_row")
+            self._scores(f, a, w, (keys, first, n), vectors, full)
             for consumer in self.consumers:
                 if not consumer.of_weights:
                     f.call(consumer.tile, a, w, first, n, vectors)

@@ -88,13 +88,14 @@ def tile_of(k: Kernel, at: Pointer, number: Value, vector: Value | int) -> Point
 def pack_lanes(k: Kernel, part: str, columns: int) -> Function:
     """Qᵀ, or dOᵀ, in terms, from the lanes that it stands in, `columns` of them.
 
-    In the forward program `unfit` = NaN for rows with TINY or HUGE numbers, else 0. Parameters: workspace, vectors
-    of rows.
+    In the forward program `unfit` = NaN for rows with TINY or HUGE numbers, else 0; the others get what is odd.
+    Parameters: workspace, vectors of rows.
     """
     key = k.key
     half, exact = MATRIX_KEYS // 2, exact_in(key.dtype, key.terms)
-    with k.module.function(f"pack_{part}", ADDRESS, INT) as f:
+    with k.module.function(f"pack_{part}", ADDRESS, INT, returns=INT) as f:
         w, vectors = f.arguments()
+        met = Odd(k, f)
         lanes, target = k.table(w, part), k.place(w, TILES[part])
         steps = -(-columns // MATRIX_KEYS)
         with f.loop(columns, steps * MATRIX_KEYS, name="beyond") as c, f.loop(0, vectors, name="rows") as g:
@@ -103,14 +104,17 @@ def pack_lanes(k: Kernel, part: str, columns: int) -> Function:
             odd = f.variable(f.zeros(k.vec))
             with f.loop(0, steps * half, name="pair") as r:
                 x = [lanes[r * 2 + u, g] for u in range(2)]
-                if key.dtype == "float32" and not key.gradients:
-                    for number in x:
+                for number in x:
+                    if key.by_single_tiles:
+                        met.take(number)
+                    elif key.dtype == "float32":
                         odd.value = is_odd(number).where(float("nan"), odd.value)
                 place = tile_of(k, target, r // half, g) + r % half * k.vector_bytes
                 for n, word in enumerate(in_pairs(*(split(number, key.terms, exact=exact) for number in x))):
                     (place + n * TILE_BYTES).store(word, k.vector_bytes)
-            if not key.gradients:
+            if not key.by_single_tiles:
                 k.table(w, "unfit")[g] = odd.value
+        f.give(met.met() if key.by_single_tiles else 0)
     return f
 
 
@@ -148,7 +152,7 @@ class Odd:
         self.k, self.f, self.tiny = k, f, least
         # |x| − 1 as unsigned bits: 0 is not tiny, it is above all.
         self.least, self.most = f.variable(f.value(-1, k.integers)), f.variable(f.zeros(k.integers))
-        self.looks = k.key.dtype == "float32" or bool(k.key.gradients)
+        self.looks = k.key.dtype == "float32" or k.key.by_single_tiles
 
     def take(self, x: Value) -> None:
         """Look at a vector of float32."""

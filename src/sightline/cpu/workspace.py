@@ -207,7 +207,7 @@ def pack_bytes(key: KernelKey) -> dict[str, int]:
 
 def run_offsets(key: KernelKey, isa: Isa) -> dict[str, int]:
     """Bytes from the start of a run's working memory: to its parts, and to its blocks' at `blocks`."""
-    groups = (key.tile_keys if key.gradients else key.period_keys) // MATRIX_KEYS
+    groups = (key.tile_keys if key.by_single_tiles else key.period_keys) // MATRIX_KEYS
     parts = {
         "config": 64,
         "waiting": MATRIX_KEYS * padded_bytes(max(key.dim, key.value_dim)),
