@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AVX2 = dict.fromkeys(("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe"), True)
 AVX512 = AVX2 | dict.fromkeys(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd"), True)
-AMX = AVX512 | {"avx512bf16": True, "amx-tile": True, "amx-bf16": True}
+AMX = AVX512 | {"avx512bf16": True, "avx512fp16": True, "amx-tile": True, "amx-bf16": True}
 
 
 def fma_module(lanes: int) -> str:
@@ -77,7 +77,7 @@ def test_the_best_set_the_machine_has_is_chosen(monkeypatch: pytest.MonkeyPatch)
     assert isa.chosen() == isa.detect()
     assert isa.detect().name == "amx"
     assert isa.detect().cpu == "sapphirerapids"
-    assert isa.detect().extras == ("avx512bf16",)
+    assert isa.detect().extras == ("avx512bf16", "avx512fp16")
     assert isa.why() == "amx: the best this sapphirerapids processor runs, with avx512bf16"
 
 

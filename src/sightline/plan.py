@@ -109,6 +109,11 @@ class KernelKey:
         return max(1, most // self.tile_keys) * self.tile_keys
 
     @property
+    def in_halves(self) -> bool:
+        """Weights are made as one bfloat16 term, 32 at a time, and nothing but the output is made of them."""
+        return self.terms == 1 and not self.see and not self.dropout
+
+    @property
     def copies_with_care(self) -> bool:
         """Rows are copied into rows of the arithmetic's type only for blocks that are done again with care."""
         return self.terms > 0 or (bool(self.few) and SIZES[self.dtype] != self.element_bytes)

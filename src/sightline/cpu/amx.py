@@ -217,22 +217,29 @@ def inner(k: Kernel, p: Product) -> Function:
 def outer(k: Kernel, p: Product) -> Function:
     """O[d, i] = O[d, i] + Σ_j V[j, d]·P[j, i] over the n keys that wait."""
     tiles, steps = -(-p.columns // TILE_ROWS), k.key.group_keys // MATRIX_KEYS
+    last = tiles if k.key.in_halves and p.columns % TILE_ROWS == 0 else tiles - 1
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, _, n, vectors, _, _ = f.arguments()
         output = k.place(w, p.result)
 
+        def left(x: Value, d: Value) -> Pointer:
+            place = values + (x * steps + d) * (k.key.terms * TILE_BYTES)
+            if last < tiles:
+                return place
+            return (x == tiles).where(k.place(w, "ones").address(), place.address()).as_pointer()
+
         def of(vectors: int, first: Value) -> _Strip:
             return _Strip(
-                left=lambda x, d: values + (x * steps + d) * (k.key.terms * TILE_BYTES),
+                left=left,
                 right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, first + g),
                 start=lambda x, g: _tile_at(k, output, x, first + g),
                 result=lambda x, g: _tile_at(k, output, x, first + g),
-                tiles=f.value(tiles),
+                tiles=f.value(last + 1),
                 depth=(n + (MATRIX_KEYS - 1)) // MATRIX_KEYS,
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n == k.key.group_keys, vectors, tiles, steps)
+        _either_way(k, f, of, n == k.key.group_keys, vectors, last + 1, steps)
     return f
 
 

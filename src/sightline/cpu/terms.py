@@ -49,10 +49,10 @@ def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Va
 
 def in_pairs(first: list[Value], second: list[Value]) -> list[Value]:
     """For each term a word in each lane: first's in its lower half, second's in its upper half."""
-    return [_blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
+    return [blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
 
 
-def _blended(low: Value, high: Value) -> Value:
+def blended(low: Value, high: Value) -> Value:
     """Lower halves of one, upper halves of the other: one instruction, if it is asked for in halves."""
     count = 2 * low.kind.count
     a, b = (x.as_bits_of(vector(I16, count)) for x in (low, high))

@@ -14,7 +14,7 @@ MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
 # What blocks of a run, which take turns, need not have for themselves.
 SHARED = frozenset((
-    *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
+    *("scores", "weight_tiles", "nothing", "ones", "bias", "words", "keys", "values", "patch", "output_rows"),
     *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period", "shrink"),
 ))  # fmt: skip
 FLOAT_BYTES = 4
@@ -56,7 +56,7 @@ class Workspace:
     | dot, delta, lse, shift, lift | Σ_d dO·O; dot − dlse; what makes a weight of a score | row |
     | d_bias | dS of a run of keys, summed | key × row |
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
-    | nothing | a tile of zeros | row × row |
+    | nothing, ones | a tile of zeros; one whose first row is ones | row × row |
     | query_tiles, weight_tiles | Qᵀ and Pᵀ in terms of bfloat16, as a matrix unit reads them | tile |
     | climbed | m_old − m, where it rises | row |
     | tile_sum, tile_heat, tile_reach | Σ p, Σ p · x and Σ p · distance over a tile | row |
@@ -126,6 +126,7 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
     steps = {"query_tiles": -(-key.dim // MATRIX_KEYS), "weight_tiles": key.group_keys // MATRIX_KEYS}
     return {
         "nothing": TILE_BYTES,
+        "ones": TILE_BYTES if key.in_halves else 0,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
         "unfit": key.row_bytes,
