@@ -110,8 +110,8 @@ class KernelKey:
 
     @property
     def in_halves(self) -> bool:
-        """Weights are made as one bfloat16 term, 32 at a time, and nothing but the output is made of them."""
-        return self.terms == 1 and not self.see and not self.dropout
+        """Weights are made as one bfloat16 term, 32 at a time, and l is the sum of what is multiplied."""
+        return self.terms == 1 and not self.dropout
 
     @property
     def copies_with_care(self) -> bool:

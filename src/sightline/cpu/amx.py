@@ -215,16 +215,20 @@ def inner(k: Kernel, p: Product) -> Function:
 
 
 def outer(k: Kernel, p: Product) -> Function:
-    """O[d, i] = O[d, i] + Σ_j V[j, d]·P[j, i] over the n keys that wait."""
+    """O[d, i] = O[d, i] + Σ_j V[j, d]·P[j, i] over the n keys that wait.
+
+    In halves there is one more row, of ones: where Vᵀ fills its tiles, it has a tile to itself.
+    """
     tiles, steps = -(-p.columns // TILE_ROWS), k.key.group_keys // MATRIX_KEYS
-    last = tiles if k.key.in_halves and p.columns % TILE_ROWS == 0 else tiles - 1
+    alone = k.key.in_halves and p.columns % TILE_ROWS == 0
+    number = tiles + 1 if alone else tiles
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, _, n, vectors, _, _ = f.arguments()
         output = k.place(w, p.result)
 
         def left(x: Value, d: Value) -> Pointer:
-            place = values + (x * steps + d) * (k.key.terms * TILE_BYTES)
-            if last < tiles:
+            place: Pointer = values + (x * steps + d) * (k.key.terms * TILE_BYTES)
+            if not alone:
                 return place
             return (x == tiles).where(k.place(w, "ones").address(), place.address()).as_pointer()
 
@@ -234,12 +238,12 @@ def outer(k: Kernel, p: Product) -> Function:
                 right=lambda d, g: tile_of(k, k.place(w, "weight_tiles"), d, first + g),
                 start=lambda x, g: _tile_at(k, output, x, first + g),
                 result=lambda x, g: _tile_at(k, output, x, first + g),
-                tiles=f.value(last + 1),
+                tiles=f.value(number),
                 depth=(n + (MATRIX_KEYS - 1)) // MATRIX_KEYS,
                 vectors=vectors,
             )
 
-        _either_way(k, f, of, n == k.key.group_keys, vectors, last + 1, steps)
+        _either_way(k, f, of, n == k.key.group_keys, vectors, number, steps)
     return f
 
 

@@ -9,16 +9,18 @@
 as a subnormal float16, so its bits are an integer. Rounding t costs a quarter of what rounding to bfloat16 does.
 
 m is LIFT more than the largest score of the tile in which it last rose, and p < 2: weights may become 2^16 times
-as large before it rises again. What is beyond that, NaN and +∞ show in the upper half of the sum. l is the sum of the
-weights as they are multiplied, rounded: a row of ones below Vᵀ makes it, one more row of O.
+as large before it rises again. What is beyond that, NaN and +∞ show in the upper half of the sum.
+
+l is the sum of the weights as they are multiplied, rounded: a row of ones below Vᵀ makes it, one more row of O. So
+a weight that is nearly all of its row is as good as exact.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, terms
-from sightline.cpu.softmax import LOWEST, seen_nothing
+from sightline.cpu import amx, statistics, terms
+from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
 from sightline.cpu.values import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
 
@@ -47,12 +49,15 @@ def weights(k: Kernel, flush: Function) -> Function:
     Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
     """
     attempt, rise = _attempt(k), _rise(k)
+    watch = _watch(k) if k.key.see else None
     with k.module.function("weights", ADDRESS, ADDRESS, INT, INT, INT) as f:
-        a, w, _, n, vectors = f.arguments()
+        a, w, first, n, vectors = f.arguments()
         total = k.table(w, "sum")
         misfit = f.variable(f.value(0, BOOL))
         with f.loop(0, vectors, name="rows") as g:
             misfit.value = misfit.value | seen_nothing(k.table(w, "high")[g]).any()
+            if k.key.see:
+                k.table(w, "climbed")[g], k.table(w, "fade")[g] = f.zeros(k.vec), f.value(1.0, k.vec)
         with f.when(~misfit.value), f.loop(0, vectors, name="rows") as g:
             f.call(attempt, a, w, n, g)
             misfit.value = misfit.value | _misfits(k, w, g).any()
@@ -62,6 +67,9 @@ def weights(k: Kernel, flush: Function) -> Function:
                 f.call(rise, a, w, n, g)
                 f.call(attempt, a, w, n, g)
                 total[g] = _misfits(k, w, g).where(float("nan"), total[g])
+        if watch is not None:
+            with f.loop(0, vectors, name="rows") as g:
+                f.call(watch, a, w, first, n, g)
     return f
 
 
@@ -123,8 +131,37 @@ def _rise(k: Kernel) -> Function:
         scaled = ((largest * c + LIFT).max(LOWEST[k.element_bytes]) + even) - even
         scaled = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled).max(m_old)
         m = fits.where(m_old, scaled)
-        faded = fits.where(1.0, exp2(m_old - seen_nothing(m).where(0.0, m)))
+        climbed = m_old - seen_nothing(m).where(0.0, m)
+        faded = fits.where(1.0, exp2(climbed))
         high[g] = m
+        if k.key.see:
+            k.table(w, "climbed")[g], k.table(w, "fade")[g] = fits.where(0.0, climbed), faded
         with f.when((m_old > NEGATIVE_INFINITY).any()), f.loop(0, k.key.value_dim + 1, name="dim") as d:
             output[d, g] = output[d, g] * faded
+    return f
+
+
+def _watch(k: Kernel) -> Function:
+    """What is seen of the tile's weights, of the very weights: a rounded one is no exponential of its score.
+
+    Parameters: arguments, workspace, first key of the tile, keys in it, vector of rows.
+    """
+    with k.module.function("watch", ADDRESS, ADDRESS, INT, INT, INT) as f:
+        a, w, first, n, g = f.arguments()
+        c, m, scores = k.number(a, "exponent"), k.table(w, "high")[g], k.table(w, "scores")
+        minus_m = -seen_nothing(m).where(0.0, m)
+        seen = statistics.Tile(k, f, w, g, UNROLL)
+        sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
+        with f.loop(0, amx.whole_tiles(n), UNROLL, name="keys") as j:
+            for u, total in enumerate(sums):
+                x = scores[j + u, g].fma(c, minus_m)
+                p = exp2(x, k.key.terms)
+                total.value = total.value + p
+                seen.add(u, p, x, first + j + u)
+        tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
+        climbed, faded = k.table(w, "climbed")[g], k.table(w, "fade")[g]
+        seen.rise(k.table(w, "top")[g], climbed, faded)
+        seen.end(tile_sum)
+        whole = k.table(w, "seen_sum")
+        whole[g] = whole[g].fma(faded, tile_sum)
     return f

@@ -25,7 +25,7 @@ ROW_NUMBERS = 8  # what is remembered of a block's rows (rows.Rows)
 
 def rows_of(value_dim: int, see: tuple[str, ...]) -> int:
     """Rows of numbers that a state takes (see `state`): O, m, l, and statistics."""
-    return value_dim + 2 + (len(STATISTICS) if see else 0)
+    return value_dim + 2 + (len(STATISTICS) + 1 if see else 0)
 
 
 class Workspace:
@@ -41,6 +41,7 @@ class Workspace:
     | output_rows | O while it is summed in rows, for few queries | row × dimension |
     | kept_output, kept_sum, … | the state that is kept of the periods before this one | as those |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
+    | seen_sum | l of weights that are not rounded, where l is of rounded ones | row |
     | origin | position of the sequence's first query | one |
     | position, slope, sink, first, end | what differs from row to row | row |
     | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
@@ -89,6 +90,7 @@ class Workspace:
             **dict.fromkeys((f"see_{name}" for name in key.see), row_bytes),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), row_bytes),
             **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), row_bytes),
+            **dict.fromkeys(("seen_sum", "kept_seen_sum"), row_bytes if key.see and key.in_halves else 0),
             "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
             **dict.fromkeys(("row_low", "row_high"), rows * 4 if key.dropout else 0),
