@@ -23,7 +23,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, few, formats, packs, patient, softmax, state, statistics, tiles, transpose
+from sightline.cpu import (
+    amx,
+    few,
+    formats,
+    packs,
+    patient,
+    softmax,
+    state,
+    statistics,
+    strips,
+    tiles,
+    transpose,
+)
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.runs import Run
@@ -66,9 +78,9 @@ def _on_matrix_unit(k: Kernel, items: Function) -> None:
     """The entry, with the unit's registers set up for as long as it works."""
     with k.module.function(ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
         a, w = f.arguments()
-        amx.configure(f, w + run_offsets(k.key, k.isa)["config"])
+        strips.configure(f, w + run_offsets(k.key, k.isa)["config"])
         more = f.call(items, a, w)
-        amx.release(f)
+        strips.release(f)
         f.give(more)
 
 
