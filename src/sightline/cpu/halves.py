@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, statistics, terms
+from sightline.cpu import amx, formats, statistics, terms
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
 from sightline.cpu.values import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
@@ -93,7 +93,7 @@ def _attempt(k: Kernel) -> Function:
                 first, second = fixed(j + u), fixed(j + u + 1)
                 seen = met[u // 2 % 2]
                 seen.value = seen.value | first | second
-                pair = terms.blended(first, second << 16).as_bits_of(vector(I16, 2 * k.lanes))
+                pair = formats.blended(first, second << 16).as_bits_of(vector(I16, 2 * k.lanes))
                 (place + u // 2 * k.vector_bytes).store(_power(pair), k.vector_bytes)
         k.table(w, "tile_sum")[g] = (met[0].value | met[1].value).as_bits_of(k.vec)
     return f

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, I16, INT, vector
+from sightline.cpu import formats
+from sightline.cpu.values import ADDRESS, INT
 from sightline.cpu.workspace import TILE_BYTES
 from sightline.plan import MATRIX_KEYS
 
@@ -49,14 +50,7 @@ def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Va
 
 def in_pairs(first: list[Value], second: list[Value]) -> list[Value]:
     """For each term a word in each lane: first's in its lower half, second's in its upper half."""
-    return [blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
-
-
-def blended(low: Value, high: Value) -> Value:
-    """Lower halves of one, upper halves of the other: one instruction, if it is asked for in halves."""
-    count = 2 * low.kind.count
-    a, b = (x.as_bits_of(vector(I16, count)) for x in (low, high))
-    return a.shuffled(b, [lane + count * (lane % 2) for lane in range(count)]).as_bits_of(low.kind)
+    return [formats.blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
 
 
 def exact_in(dtype: str, terms: int) -> bool:

@@ -74,7 +74,9 @@ class Workspace:
         tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
         parts = {
             "query": (key.dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes,
-            "output": (key.value_dim + lanes) * row_bytes if not key.gradients else 0,
+            "output": (key.value_dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes
+            if not key.gradients
+            else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes,
             "scores": tile * row_bytes,
             "kept_output": key.value_dim * row_bytes if not key.gradients else 0,
