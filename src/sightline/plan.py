@@ -114,6 +114,11 @@ class KernelKey:
         return self.terms == 1 and not self.dropout
 
     @property
+    def queries_in_rows(self) -> bool:
+        """A matrix unit's queries go from rows to tiles as they are; lanes of float32 are for care alone."""
+        return self.terms == 1 and self.dtype == "bfloat16"
+
+    @property
     def copies_with_care(self) -> bool:
         """Rows are copied into rows of the arithmetic's type only for blocks that are done again with care."""
         return self.terms > 0 or (bool(self.few) and SIZES[self.dtype] != self.element_bytes)
@@ -131,7 +136,8 @@ class KernelKey:
     @property
     def most_sharing(self) -> int:
         """Blocks that may share a period's packed keys."""
-        block = self.row_bytes * (self.dim + 2 * self.value_dim) + self.block_rows * self.dim * 2 * self.terms
+        numbers = (0 if self.queries_in_rows else self.dim) + 2 * self.value_dim
+        block = self.row_bytes * numbers + self.block_rows * self.dim * 2 * self.terms
         return max(1, min(MOST_SHARING, BLOCKS_BYTES // block))
 
     @property

@@ -156,6 +156,8 @@ class Block:
         self._store(f, a, w, rows, careful=False)
         with f.when(bad):
             keep_bad_rows(k, f, w, rows)
+            if k.key.queries_in_rows:
+                self.scoring.load_queries(f, a, w, rows)
             self._against_keys(f, a, w, rows, careful=True)
             self._store(f, a, w, rows, careful=True)
 

@@ -41,7 +41,7 @@ class Run:
 
     def __init__(self, k: Kernel, block: Block, waiting: Waiting, packs: Packs) -> None:
         self.k, self.block, self.waiting, self.packs = k, block, waiting, packs
-        self.pack_queries = terms.pack_queries(k)
+        self.pack_queries = (terms.pack_query_rows if k.key.queries_in_rows else terms.pack_queries)(k)
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""
@@ -82,8 +82,12 @@ class Run:
         k, scoring = self.k, self.block.scoring
         rows.keep(k, w)
         self.waiting.begin(f, w)
-        scoring.load_queries(f, a, w, rows)
-        f.call(self.pack_queries, w, rows.vectors)
+        if k.key.queries_in_rows:
+            step = k.argument(f, a, "query_step")
+            f.call(self.pack_queries, k.place(w, "query_rows"), step, rows.vectors, w)
+        else:
+            scoring.load_queries(f, a, w, rows)
+            f.call(self.pack_queries, w, rows.vectors)
         f.call(self.block.clear, w, rows.vectors)
 
     def _period(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.transpose import gather_patch, transposed
 from sightline.cpu.values import ADDRESS, INT
 from sightline.cpu.workspace import TILE_BYTES
 from sightline.plan import MATRIX_KEYS
@@ -88,6 +89,34 @@ def pack_queries(k: Kernel) -> Function:
                 for n, word in enumerate(in_pairs(*(split(number, key.terms, exact=exact) for number in x))):
                     (place + n * TILE_BYTES).store(word, k.vector_bytes)
             unfit[g] = odd.value
+    return f
+
+
+def pack_query_rows(k: Kernel) -> Function:
+    """Qᵀ in one term from rows of bfloat16: two columns are a word on their way from rows to lanes.
+
+    Parameters: table of row addresses, bytes from column to column, vectors of rows, workspace.
+    """
+    dim, width, size = k.key.dim, MATRIX_KEYS, formats.size("bfloat16")
+    with k.module.function("pack_query_rows", ADDRESS, INT, INT, ADDRESS) as f:
+        table, step, vectors, w = f.arguments()
+        target, patch = k.place(w, "query_tiles"), k.place(w, "patch")
+        with f.loop(0, vectors, name="rows") as g, f.loop(0, -(-dim // width), name="columns") as d:
+            addresses, start, left = table + g * (k.lanes * 8), d * width * step, f.value(dim) - d * width
+            whole = (step == size) & (left >= width)
+            with f.when(~whole):
+                for r in range(k.lanes):
+                    (patch + r * k.vector_bytes).store(f.zeros(k.vec))
+                gather_patch(k, f, "bfloat16", addresses, start, step, left.min(width), patch, width)
+            rows = []
+            for r in range(k.lanes):
+                there = (addresses + r * 8).load(INT, 8) + start
+                rows.append(
+                    whole.where(there, (patch + r * k.vector_bytes).address()).as_pointer().load(k.vec)
+                )
+            place = tile_of(k, target, d, g)
+            for r, words in enumerate(transposed(rows)):
+                (place + r * k.vector_bytes).store(words, k.vector_bytes)
     return f
 
 

@@ -46,7 +46,7 @@ def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Func
             addresses, start, left = table + g * (k.lanes * 8), corner + c * step, columns - c
             whole = (step == size) & (left >= width)
             with f.when(~whole):
-                _gather_patch(k, f, dtype, addresses, start, step, left.min(width), patch, width)
+                gather_patch(k, f, dtype, addresses, start, step, left.min(width), patch, width)
             rows = []
             for r in range(k.lanes):
                 row = (addresses + r * 8).load(INT, 8) + start
@@ -62,7 +62,7 @@ def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Func
     return f
 
 
-def _gather_patch(
+def gather_patch(
     k: Kernel,
     f: Function,
     dtype: str,

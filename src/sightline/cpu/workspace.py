@@ -103,7 +103,8 @@ class Workspace:
             **(_of_gradients(key, lanes, tile) if key.gradients else {}),
             **(_of_tiles(key) if key.terms else {}),
         }
-        self.shared = SHARED & parts.keys() if key.terms else frozenset[str]()
+        shared = SHARED | {"query"} if key.queries_in_rows else SHARED
+        self.shared = shared & parts.keys() if key.terms else frozenset[str]()
         own = {name: size for name, size in parts.items() if name not in self.shared}
         together = {name: parts[name] for name in parts if name in self.shared}
         (own_places, self.bytes), (places, self.shared_bytes) = _laid_out(own), _laid_out(together)
