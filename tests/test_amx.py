@@ -185,9 +185,12 @@ def test_weights_of_one_term_and_their_sum_are_rounded_alike(logits: float, most
 
 
 @on_the_unit
-@pytest.mark.parametrize("below", [70.0, 88.0, 100.0, 177.0, 200.0, 1000.0, 6e4])
+@pytest.mark.parametrize("below", [70.0, 88.0, 100.0, 177.0, 200.0, 1000.0, 5728.0, 6e4])
 def test_a_weight_beyond_the_exponent_is_zero(below: float) -> None:
-    """Fixed point does not wrap around: huge values far below the largest score are not felt."""
+    """Fixed point does not wrap around: huge values far below the largest score are not felt.
+
+    At 5728 the bits of the sum lie within those of a sum that fits, which its neighbours are.
+    """
     q, k, v = (numbers(1, 64, 32, seed=seed) for seed in range(3))
     q[..., 0], k[..., 0] = 1.0, 0.0
     k[:, ::3, 0], v[:, ::3] = -below, 2.0**30
@@ -204,7 +207,7 @@ def test_a_weight_beyond_the_exponent_is_zero(below: float) -> None:
 @pytest.mark.parametrize("far", [0.0, 5e3, 6e3, 1e4, -5e3, -6e3, -1e5, 1e7])
 @pytest.mark.parametrize("near", [1.0, 40.0])
 def test_weights_of_scores_far_from_zero(far: float, near: float) -> None:
-    """Beyond what fixed point can hold rows are done with care."""
+    """In fixed point, and with care beyond 5600."""
     q, k, v = (numbers(1, 48, 32, seed=seed) for seed in range(3))
     q[..., :2], k[..., 0], k[..., 1] = (1.0, near), far, np.linspace(0, 1, 48)
     q, k, v = in_bfloat16(q, k, v)

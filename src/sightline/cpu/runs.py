@@ -10,8 +10,8 @@
         for each block: output = O / l                   forward.Block.finish
 
 Every block has working memory of its own, so it finds its state as it left it; where all keys are in one period,
-block after block takes the same, which then stays near. Numbers that are no sums of bfloat16 terms (see terms) make
-l NaN: then `finish` does the rows again with care, without the unit.
+block after block takes the same, which then stays near. Numbers that are no sums of bfloat16 terms (see terms)
+make l NaN: then `finish` does the rows again with care, without the unit.
 """
 
 from __future__ import annotations
