@@ -191,3 +191,68 @@ def test_what_lies_between_rows_and_behind_the_last_key_is_not_read() -> None:
     want = sightline.attention(q, np.ascontiguousarray(k), np.ascontiguousarray(v))
     np.testing.assert_array_equal(sightline.attention(q, k, v), want)
     assert np.isfinite(want.astype(np.float32)).all()
+
+
+def in_bfloat16(*arrays: Array) -> list[Any]:
+    return [x.astype(ml_dtypes.bfloat16) for x in arrays]
+
+
+def exact(*arrays: Any, **options: Any) -> Array:
+    return reference.attention(*(x.astype(np.float64) for x in arrays), **options).output
+
+
+@on_the_unit
+@pytest.mark.parametrize(("logits", "most"), [(1.0, 2.5e-3), (8.0, 1.85e-3)])
+@pytest.mark.parametrize("dim", [40, 64])
+def test_weights_of_one_term_and_their_sum_are_rounded_alike(logits: float, most: float, dim: int) -> None:
+    """Were l the sum of unrounded weights, 8 would give 2.1e-3: one weight is nearly all of a row there."""
+    q, k, v = (numbers(2, 700, dim, seed=seed) for seed in range(3))
+    q, k, v = in_bfloat16(q * np.float32(logits), k, v)
+    assert error(sightline.attention(q, k, v), exact(q, k, v)) < most
+
+
+@on_the_unit
+@pytest.mark.parametrize("below", [70.0, 88.0, 100.0, 177.0, 200.0, 1000.0, 5728.0, 6e4])
+def test_a_weight_beyond_the_exponent_is_zero(below: float) -> None:
+    """Fixed point does not wrap around: huge values far below the largest score are not felt.
+
+    At 5728 the bits of the sum lie within those of a sum that fits, which its neighbours are.
+    """
+    q, k, v = (numbers(1, 64, 32, seed=seed) for seed in range(3))
+    q[..., 0], k[..., 0] = 1.0, 0.0
+    k[:, ::3, 0], v[:, ::3] = -below, 2.0**30
+    q, k, v = in_bfloat16(q, k, v)
+    seen = np.arange(64) % 3 > 0
+    got = sightline.attention(q, k, v, scale=1.0)
+    np.testing.assert_allclose(got.astype(np.float32), exact(q, k, v, scale=1.0), rtol=0.02, atol=0.02)
+    alone = sightline.attention(q, k, v, scale=1.0, mask=np.broadcast_to(seen, (1, 64, 64)))
+    if below > 177:
+        np.testing.assert_array_equal(got, alone)
+
+
+@on_the_unit
+@pytest.mark.parametrize("far", [0.0, 5e3, 6e3, 1e4, -5e3, -6e3, -1e5, 1e7])
+@pytest.mark.parametrize("near", [1.0, 40.0])
+def test_weights_of_scores_far_from_zero(far: float, near: float) -> None:
+    """In fixed point, and with care beyond 5600."""
+    q, k, v = (numbers(1, 48, 32, seed=seed) for seed in range(3))
+    q[..., :2], k[..., 0], k[..., 1] = (1.0, near), far, np.linspace(0, 1, 48)
+    q, k, v = in_bfloat16(q, k, v)
+    want = exact(q, k, v, scale=1.0)
+    error_here = error(sightline.attention(q, k, v, scale=1.0), want)
+    assert error_here < 4e-3 + 2.0**-22 * abs(far)
+
+
+@on_the_unit
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_no_number_shows_in_its_row_alone(odd: float) -> None:
+    q, k, v = in_bfloat16(*(numbers(1, 300, 32, seed=seed) for seed in range(3)))
+    bias = numbers(1, 300, 300, seed=3)
+    alone = sightline.attention(q, k, v, bias=bias)
+    for place in (5, 131, 299):
+        changed = bias.copy()
+        changed[0, 77, place] = odd
+        got = sightline.attention(q, k, v, bias=changed)
+        others = np.arange(300) != 77
+        np.testing.assert_array_equal(got[:, others], alone[:, others])
+        assert np.isnan(got[:, 77].astype(np.float32)).all() == (odd != -np.inf)

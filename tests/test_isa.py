@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AVX2 = dict.fromkeys(("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe"), True)
 AVX512 = AVX2 | dict.fromkeys(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd"), True)
-AMX = AVX512 | {"avx512bf16": True, "amx-tile": True, "amx-bf16": True}
+AMX = AVX512 | {"avx512bf16": True, "avx512fp16": True, "amx-tile": True, "amx-bf16": True}
 
 
 def fma_module(lanes: int) -> str:
@@ -77,8 +77,8 @@ def test_the_best_set_the_machine_has_is_chosen(monkeypatch: pytest.MonkeyPatch)
     assert isa.chosen() == isa.detect()
     assert isa.detect().name == "amx"
     assert isa.detect().cpu == "sapphirerapids"
-    assert isa.detect().extras == ("avx512bf16",)
-    assert isa.why() == "amx: the best this sapphirerapids processor runs, with avx512bf16"
+    assert isa.detect().extras == ("avx512bf16", "avx512fp16")
+    assert isa.why() == "amx: the best this sapphirerapids processor runs, with avx512bf16 avx512fp16"
 
 
 def test_a_matrix_unit_may_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +111,13 @@ def test_every_part_of_avx512_is_needed(monkeypatch: pytest.MonkeyPatch, lacking
     monkeypatch.setenv(isa.VARIABLE, "avx512")
     with pytest.raises(RuntimeError, match=rf"SIGHTLINE_ISA=avx512 .* lacks {lacking} .*runs: avx2"):
         isa.chosen()
+
+
+@pytest.mark.parametrize("lacking", ["avx512fp16", "amx-tile", "amx-bf16"])
+def test_every_part_of_amx_is_needed(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    pretend(monkeypatch, "x86_64", "somerapids", AMX | {lacking: False})
+    assert isa.detect().name == "avx512"
+    assert f"not amx: this machine's processor or operating system lacks {lacking}" in isa.why()
 
 
 @pytest.mark.parametrize("lacking", ["avx2", "fma", "f16c", "bmi2"])

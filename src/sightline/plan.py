@@ -123,6 +123,16 @@ class KernelKey:
         return self.terms == 1 and self.few > 0
 
     @property
+    def in_halves(self) -> bool:
+        """Weights are made as one bfloat16 term, 32 at a time, and l is the sum of what is multiplied."""
+        return self.terms == 1 and not self.dropout and not self.by_single_tiles
+
+    @property
+    def queries_in_rows(self) -> bool:
+        """A matrix unit's queries go from rows to tiles as they are; lanes of float32 are for care alone."""
+        return self.terms == 1 and self.dtype == "bfloat16" and not self.by_single_tiles
+
+    @property
     def copies_with_care(self) -> bool:
         """Rows are copied into rows of the arithmetic's type only for blocks that are done again with care."""
         return self.terms > 0 or (bool(self.few) and SIZES[self.dtype] != self.element_bytes)
@@ -145,7 +155,8 @@ class KernelKey:
                 self.row_bytes * 2 * self.dim + self.block_rows * 4 * (self.dim + self.value_dim) * self.terms
             )
             return max(LEAST_SHARING, min(STEP_BLOCKS, BLOCKS_BYTES // block))
-        block = self.row_bytes * (self.dim + 2 * self.value_dim) + self.block_rows * self.dim * 2 * self.terms
+        numbers = (0 if self.queries_in_rows else self.dim) + 2 * self.value_dim
+        block = self.row_bytes * numbers + self.block_rows * self.dim * 2 * self.terms
         return max(1, min(MOST_SHARING, BLOCKS_BYTES // block))
 
     @property

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.cpu import amx, isa
 from sightline.cpu import compile as compiler
+from sightline.cpu import isa, strips
 from sightline.cpu.emit import Module
 from sightline.cpu.values import ADDRESS, BFLOAT, FLOAT, I32, INT, vector
 
@@ -66,7 +66,7 @@ def measure(threads: int) -> Peaks:
     pairs = None
     if target.multiplies_tiles:
         done = TURNS * TILES_A_TURN * FLOPS_A_TILE
-        turns = [(memory.ctypes.data + i * amx.CONFIG_BYTES, TURNS) for i in range(threads)]
+        turns = [(memory.ctypes.data + i * strips.CONFIG_BYTES, TURNS) for i in range(threads)]
         pairs = done * threads / _best(_loop("tiles", target), turns) / 1e9
     elif "avx512bf16" in target.extras:
         pairs = 2 * flops * threads / _best(_loop("pairs", target), [(0, TURNS)] * threads) / 1e9
@@ -134,13 +134,13 @@ def _tiles(target: Isa) -> str:
     module = Module(target)
     with module.function("attend", ADDRESS, INT, returns=INT) as f:
         place, turns = f.arguments()
-        amx.configure(f, place)
+        strips.configure(f, place)
         for register in range(8):
-            amx.clear(f, register)
+            strips.clear(f, register)
         with f.loop(0, turns):
             for total in range(TILES_A_TURN):
-                amx.multiply(f, total, 4 + total % 2, 6 + total // 2)
-        amx.release(f)
+                strips.multiply(f, total, 4 + total % 2, 6 + total // 2)
+        strips.release(f)
         f.give(0)
     return str(module)
 

@@ -42,10 +42,22 @@ def store(value: Value, place: Pointer, dtype: str) -> None:
 
 
 def _to_bfloat16(value: Value) -> Value:
+    return (rounded_to_bfloat16(value) >> 16).to(I16)
+
+
+def rounded_to_bfloat16(value: Value) -> Value:
+    """A float32's bits, of which the upper half is the nearest bfloat16; the lower half says nothing."""
     bits = value.bits()
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet_nan = (bits >> 16) | 0x40
-    return (value != value).where(quiet_nan, rounded).to(I16)  # noqa: PLR0124 (NaN)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    quiet_nan = bits | 0x400000
+    return (value != value).where(quiet_nan, rounded)  # noqa: PLR0124 (NaN)
+
+
+def blended(low: Value, high: Value) -> Value:
+    """Lower halves of one, upper halves of the other: one instruction, if it is asked for in halves."""
+    count = 2 * low.kind.count
+    a, b = (x.as_bits_of(vector(I16, count)) for x in (low, high))
+    return a.shuffled(b, [lane + count * (lane % 2) for lane in range(count)]).as_bits_of(low.kind)
 
 
 def memory(dtype: str) -> Type:

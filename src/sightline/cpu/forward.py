@@ -23,7 +23,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, few, formats, packs, patient, softmax, state, statistics, tiles, transpose
+from sightline.cpu import (
+    amx,
+    few,
+    formats,
+    packs,
+    patient,
+    softmax,
+    state,
+    statistics,
+    tiles,
+    transpose,
+)
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.runs import Run, on_matrix_unit
@@ -133,6 +144,8 @@ class Block:
         self._store(f, a, w, rows, careful=False)
         with f.when(bad):
             keep_bad_rows(k, f, w, rows)
+            if k.key.queries_in_rows:
+                self.scoring.load_queries(f, a, w, rows)
             self._against_keys(f, a, w, rows, careful=True)
             self._store(f, a, w, rows, careful=True)
 

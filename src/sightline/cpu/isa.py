@@ -77,7 +77,7 @@ _ROWS = (
         "x86_64",
         vector_bytes=64,
         registers=32,
-        needs=(*_AVX512, "amx-tile", "amx-bf16"),
+        needs=(*_AVX512, "avx512fp16", "amx-tile", "amx-bf16"),
         extras=("avx512bf16", "avx512fp16"),
         baseline="sapphirerapids",
         tuned=True,

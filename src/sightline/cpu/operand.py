@@ -126,6 +126,8 @@ def _stage(k: Kernel, name: str, columns: int) -> Function:
                 (made + c * FLOAT_BYTES).store(formats.load(start + c * step, dtype, FLOAT))
             with f.loop(columns, padded // FLOAT_BYTES, name="column") as c:
                 (made + c * FLOAT_BYTES).store(f.zeros(FLOAT))
+            if name == "value" and k.key.in_halves and columns % TILE_ROWS:
+                (made + columns * FLOAT_BYTES).store(f.value(1.0, FLOAT))
         with f.loop(n, MATRIX_KEYS, name="row") as j, f.loop(0, padded, k.vector_bytes, name="columns") as c:
             (target + (j * padded + c)).store(f.zeros(k.vec))
     return f

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, dropout, statistics, terms
+from sightline.cpu import amx, dropout, halves, statistics, terms
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
+from sightline.cpu.values import ADDRESS, BOOL, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
 from sightline.cpu.workspace import TILE_BYTES
 
@@ -35,7 +35,7 @@ class Waiting:
     def __init__(self, k: Kernel, accumulate: Function) -> None:
         self.k, self.accumulate = k, accumulate
         self.flush = self._flush()
-        self.weights = _weights(k, self.flush)
+        self.weights = (halves.weights if k.key.in_halves else _weights)(k, self.flush)
 
     def begin(self, f: Function, w: Pointer) -> None:
         """Nothing waits; the tile of zeros is zero."""
@@ -43,6 +43,12 @@ class Waiting:
         self._keys(w).store(f.value(0), 8)
         with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as place:
             (k.place(w, "nothing") + place).store(f.zeros(k.vec), k.vector_bytes)
+        if k.key.in_halves:
+            with f.loop(0, TILE_BYTES, k.vector_bytes, name="ones") as place:
+                (k.place(w, "ones") + place).store(f.zeros(k.vec), k.vector_bytes)
+            k.place(w, "ones").store(f.value(0x3F80, vector(I16, 2 * k.lanes)), k.vector_bytes)
+            with f.loop(0, k.block_rows // k.lanes, name="rows") as g:
+                k.table(w, "output")[k.key.value_dim, g] = f.zeros(k.vec)
 
     def take(
         self, f: Function, a: Pointer, w: Pointer, tile: tuple[Pointer, Value, Value], vectors: Value
@@ -60,6 +66,11 @@ class Waiting:
     def end(self, f: Function, w: Pointer, vectors: Value) -> None:
         """What still waits."""
         f.call(self.flush, w, vectors)
+        if self.k.key.in_halves:
+            total, output, row = self.k.table(w, "sum"), self.k.table(w, "output"), self.k.key.value_dim
+            with f.loop(0, vectors, name="rows") as g:
+                total[g] = total[g] + output[row, g]
+                output[row, g] = f.zeros(self.k.vec)
 
     def _keys(self, w: Pointer) -> Pointer:
         return self.k.place(w, "waiting")

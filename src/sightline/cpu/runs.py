@@ -9,16 +9,17 @@
                 join the periods before                  state.join
         for each block: output = O / l                   forward.Block.finish
 
-Every block has working memory of its own, so it finds its state as it left it. Numbers that are no sums of
-bfloat16 terms (see terms) make l NaN: then `finish` does the rows again with care, without the unit.
+Every block has working memory of its own, so it finds its state as it left it; where all keys are in one period,
+block after block takes the same, which then stays near. Numbers that are no sums of bfloat16 terms (see terms)
+make l NaN: then `finish` does the rows again with care, without the unit.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, terms
-from sightline.cpu.rows import Place, Rows, gather, place_of
+from sightline.cpu import strips, terms
+from sightline.cpu.rows import Place, Rows, gather, of_sequence, place_of, sequence_number
 from sightline.cpu.softmax import SHRINK
 from sightline.cpu.terms import HUGE_VALUE, TINY_VALUE
 from sightline.cpu.values import ADDRESS, BOOL, INT
@@ -40,9 +41,9 @@ def on_matrix_unit(k: Kernel, name: str, work: Function) -> None:
     """An entry that has the unit's registers set up for as long as `work`, of the same parameters, goes on."""
     with k.module.function(name, *[ADDRESS] * len(work.arguments()), returns=INT) as f:
         given = f.arguments()
-        amx.configure(f, given[1] + run_offsets(k.key, k.isa)["config"])
+        strips.configure(f, given[1] + run_offsets(k.key, k.isa)["config"])
         more = f.call(work, *given)
-        amx.release(f)
+        strips.release(f)
         f.give(more)
 
 
@@ -51,7 +52,8 @@ class Run:
 
     def __init__(self, k: Kernel, block: Block, waiting: Waiting, packs: Packs) -> None:
         self.k, self.block, self.waiting, self.packs = k, block, waiting, packs
-        self.pack_queries = terms.pack_lanes(k, "query", k.key.dim)
+        pack = terms.pack_query_rows(k) if k.key.queries_in_rows else terms.pack_lanes(k, "query", k.key.dim)
+        self.pack_queries = pack
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""
@@ -62,6 +64,42 @@ class Run:
         place = place_of(k, f, a, run, "runs")
         first = place.block * size
         count = (blocks - first).min(size)
+        # A sink waits for the first period, and a float32's odd numbers say how the whole run is done with care.
+        if k.key.split or k.key.sinks or k.key.dtype == "float32":
+            self._together(f, a, w, place, (run, piece, pieces), (first, count))
+            return
+        length = of_sequence(sequence_number(k, a, place.batch), "length")
+        with f.either(length <= k.key.period_keys) as (short, long):
+            with short:
+                self._one_by_one(f, a, w, place, (first, count), length)
+            with long:
+                self._together(f, a, w, place, (run, piece, pieces), (first, count))
+
+    def _one_by_one(
+        self, f: Function, a: Pointer, w: Pointer, place: Place, of: tuple[Value, Value], length: Value
+    ) -> None:
+        """All keys are in one period, so no block waits for another: all of them take the first one's memory."""
+        k, scoring, (first, count) = self.k, self.block.scoring, of
+        here = self._of_block(w, f.value(0))
+        k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
+        self._shrink(f, w, f.value(0))
+        with f.loop(0, count, name="block") as i:
+            rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
+            self._set_up(f, a, here, rows)
+            with f.when(i == 0):
+                heads = {name: scoring.of_head(f, a, rows, name) for name in ("key", "value")}
+                self.packs.begin(f, here, heads, f.value(0), length)
+            self.block.tiles(f, a, here, rows, f.value(0), None, careful=False)
+            self.waiting.end(f, here, rows.vectors)
+            self.block.finish(f, a, here, rows)
+
+    def _together(
+        self, f: Function, a: Pointer, w: Pointer, place: Place, item: tuple[Value, Value, Value],
+        of: tuple[Value, Value],
+    ) -> None:  # fmt: skip
+        """Period after period, every block of the run."""
+        k, (run, piece, pieces), (first, count) = self.k, item, of
+        blocks = k.argument(f, a, "blocks")
         begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
         with f.loop(0, count, name="block") as i:
             here = self._of_block(w, i)
@@ -92,8 +130,12 @@ class Run:
         k, scoring = self.k, self.block.scoring
         rows.keep(k, w)
         self.waiting.begin(f, w)
-        scoring.load_queries(f, a, w, rows)
-        f.call(self.pack_queries, w, rows.vectors)
+        if k.key.queries_in_rows:
+            step = k.argument(f, a, "query_step")
+            f.call(self.pack_queries, k.place(w, "query_rows"), step, rows.vectors, w)
+        else:
+            scoring.load_queries(f, a, w, rows)
+            f.call(self.pack_queries, w, rows.vectors)
         f.call(self.block.clear, w, rows.vectors)
 
     def _period(

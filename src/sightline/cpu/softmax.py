@@ -143,7 +143,7 @@ def find_bad_rows(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
                 probe.value = output[dim, g].fma(0.0, probe.value)
         probed = (probes[0].value + probes[1].value) + (probes[2].value + probes[3].value)
         probed = total[g].fma(0.0, probed)
-        m, farthest = high[g], FARTHEST[k.element_bytes]
+        m, farthest = high[g], 2.0**13 if k.key.in_halves else FARTHEST[k.element_bytes]
         far = (m > farthest) | ((m < -farthest) & (m > NEGATIVE_INFINITY))
         bad = (probed != 0.0) | far
         top[g] = bad.where(1.0, f.zeros(k.vec))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def _nothing(k: Kernel) -> dict[str, float]:
     """The parts of a state that are one number for each row, and what they are when nothing has been seen."""
     parts = {"high": NEGATIVE_INFINITY, "sum": 0.0, **(dict.fromkeys(STATISTICS, 0.0) if k.key.see else {})}
+    parts |= {"seen_sum": 0.0} if k.key.see and k.key.in_halves else {}
     return parts | ({"best": NEGATIVE_INFINITY} if k.key.see else {})
 
 
@@ -53,7 +54,8 @@ def keep_sinks(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *
         s = k.table(w, "sink")[g] * unit
         k.table(w, "kept_high")[g] = s
         # NaN for a sink of NaN or +inf.
-        k.table(w, "kept_sum")[g] = (s == NEGATIVE_INFINITY).where(0.0, s.fma(0.0, 1.0))
+        for part in _nothing(k).keys() & {"sum", "seen_sum"}:
+            k.table(w, f"kept_{part}")[g] = (s == NEGATIVE_INFINITY).where(0.0, s.fma(0.0, 1.0))
 
 
 def join(k: Kernel, *, careful: bool) -> Function:
@@ -82,7 +84,9 @@ def join(k: Kernel, *, careful: bool) -> Function:
                 kept[index] = kept[index].fma(kept_fade, recent[index] * fade)
                 recent[index] = f.zeros(k.vec)
 
-            add("sum", g)
+            for part in ("sum", "seen_sum"):
+                if part in _nothing(k):
+                    add(part, g)
             with f.loop(0, k.key.value_dim, name="dim") as d:
                 add("output", d, g)
             for part, nothing in _nothing(k).items():

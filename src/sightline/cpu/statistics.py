@@ -104,8 +104,9 @@ def finish(k: Kernel, f: Function, a: Pointer, w: Pointer, vectors: Value, *, ca
     """From the sums to what was asked for, written for the rows that have a place for it. Before l is touched."""
     if not k.key.see:
         return
+    whole = "seen_sum" if k.key.in_halves and not careful else "sum"
     high, total, best, mass, heat, reach = (
-        k.table(w, part) for part in ("high", "sum", "best", "mass", "heat", "reach")
+        k.table(w, part) for part in ("high", whole, "best", "mass", "heat", "reach")
     )
     scale, exponent = k.number(a, "scale"), k.number(a, "exponent")
     with f.loop(0, vectors, name="see") as g:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, FLOAT, I16, INT, vector
+from sightline.cpu import formats
+from sightline.cpu.transpose import gather_patch, transposed
+from sightline.cpu.values import ADDRESS, FLOAT, INT
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
 from sightline.plan import MATRIX_KEYS
 
@@ -64,14 +66,7 @@ def split(x: Value, terms: int, *, exact: bool, nearest: bool = True) -> list[Va
 
 def in_pairs(first: list[Value], second: list[Value]) -> list[Value]:
     """For each term a word in each lane: first's in its lower half, second's in its upper half."""
-    return [_blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
-
-
-def _blended(low: Value, high: Value) -> Value:
-    """Lower halves of one, upper halves of the other: one instruction, if it is asked for in halves."""
-    count = 2 * low.kind.count
-    a, b = (x.as_bits_of(vector(I16, count)) for x in (low, high))
-    return a.shuffled(b, [lane + count * (lane % 2) for lane in range(count)]).as_bits_of(low.kind)
+    return [formats.blended(a >> 16, b) for a, b in zip(first, second, strict=True)]
 
 
 def exact_in(dtype: str, terms: int) -> bool:
@@ -170,6 +165,34 @@ class Odd:
         tiny, huge = (f.value(limit, FLOAT).bits().splat(self.k.lanes) for limit in (self.tiny, most))
         met = (self.most.value > huge).any().unsigned(INT) * HUGE_VALUE
         return met | self.least.value.below(tiny - 1).any().unsigned(INT) * TINY_VALUE if single else met
+
+
+def pack_query_rows(k: Kernel) -> Function:
+    """Qᵀ in one term from rows of bfloat16: two columns are a word on their way from rows to lanes.
+
+    Parameters: table of row addresses, bytes from column to column, vectors of rows, workspace.
+    """
+    dim, width, size = k.key.dim, MATRIX_KEYS, formats.size("bfloat16")
+    with k.module.function("pack_query_rows", ADDRESS, INT, INT, ADDRESS) as f:
+        table, step, vectors, w = f.arguments()
+        target, patch = k.place(w, "query_tiles"), k.place(w, "patch")
+        with f.loop(0, vectors, name="rows") as g, f.loop(0, -(-dim // width), name="columns") as d:
+            addresses, start, left = table + g * (k.lanes * 8), d * width * step, f.value(dim) - d * width
+            whole = (step == size) & (left >= width)
+            with f.when(~whole):
+                for r in range(k.lanes):
+                    (patch + r * k.vector_bytes).store(f.zeros(k.vec))
+                gather_patch(k, f, "bfloat16", addresses, start, step, left.min(width), patch, width)
+            rows = []
+            for r in range(k.lanes):
+                there = (addresses + r * 8).load(INT, 8) + start
+                rows.append(
+                    whole.where(there, (patch + r * k.vector_bytes).address()).as_pointer().load(k.vec)
+                )
+            place = tile_of(k, target, d, g)
+            for r, words in enumerate(transposed(rows)):
+                (place + r * k.vector_bytes).store(words, k.vector_bytes)
+    return f
 
 
 def is_odd(x: Value) -> Value:

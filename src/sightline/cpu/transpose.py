@@ -46,7 +46,7 @@ def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Func
             addresses, start, left = table + g * (k.lanes * 8), corner + c * step, columns - c
             whole = (step == size) & (left >= width)
             with f.when(~whole):
-                _gather_patch(k, f, dtype, addresses, start, step, left.min(width), patch, width)
+                gather_patch(k, f, dtype, addresses, start, step, left.min(width), patch, width)
             rows = []
             for r in range(k.lanes):
                 row = (addresses + r * 8).load(INT, 8) + start
@@ -62,7 +62,7 @@ def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Func
     return f
 
 
-def _gather_patch(
+def gather_patch(
     k: Kernel,
     f: Function,
     dtype: str,
@@ -91,25 +91,43 @@ def lanes_to_rows(k: Kernel, dtype: str, part: str) -> Function:
     with k.module.function(f"lanes_to_rows.{dtype}", INT, INT, INT, ADDRESS) as f:
         step, columns, vectors, w = f.arguments()
         lanes, size, patch = k.lanes, formats.size(dtype), k.place(w, "patch")
-        source, total, inverse = (k.table(w, name) for name in (part, "sum", "fade"))
-        table, divided = k.place(w, "out_rows" if part == "output" else f"{part}_rows"), part == "output"
-        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, lanes, name="columns") as c:
-            columns_here = [source[c + i, g] for i in range(lanes)]
-            if divided:
-                divisor, factor = total[g], inverse[g]
-                columns_here = [_divided(o, divisor, factor) for o in columns_here]
-            made = transposed(columns_here)
+        in_pairs = part == "output" and k.key.terms > 0 and dtype == "bfloat16"
+        width = 2 * lanes if in_pairs else lanes
+        table = k.place(w, "out_rows" if part == "output" else f"{part}_rows")
+        with f.loop(0, vectors, name="vector") as g, f.loop(0, columns, width, name="columns") as c:
+            made = transposed(_pairs_of_columns(k, w, g, c) if in_pairs else _columns(k, w, part, g, c))
             rows = [(table + (g * lanes + r) * 8).load(INT, 8) for r in range(lanes)]
-            with f.either((step == size) & (c + lanes <= columns)) as (then, otherwise):
+            written = "float32" if in_pairs else dtype  # words, each of two numbers
+            with f.either((step == size) & (c + width <= columns)) as (then, otherwise):
                 with then:
                     for row, numbers in zip(rows, made, strict=True):
                         with f.when(row != 0):
-                            formats.store(numbers, (row + c * size).as_pointer(), dtype)
+                            formats.store(numbers, (row + c * size).as_pointer(), written)
                 with otherwise:
                     for r, numbers in enumerate(made):
-                        formats.store(numbers, patch + r * lanes * size, dtype)
-                    _scatter_patch(k, f, dtype, table + g * (lanes * 8), (c, columns), step, patch)
+                        formats.store(numbers, patch + r * width * size, written)
+                    _scatter_patch(k, f, dtype, table + g * (lanes * 8), (c, columns), step, (patch, width))
     return f
+
+
+def _columns(k: Kernel, w: Pointer, part: str, g: Value, c: Value) -> list[Value]:
+    """A vector's worth of columns from c on; of the output, divided by l."""
+    columns = [k.table(w, part)[c + i, g] for i in range(k.lanes)]
+    if part == "output":
+        divisor, inverse = k.table(w, "sum")[g], k.table(w, "fade")[g]
+        columns = [_divided(o, divisor, inverse) for o in columns]
+    return columns
+
+
+def _pairs_of_columns(k: Kernel, w: Pointer, g: Value, c: Value) -> list[Value]:
+    """Columns of the output from c on, divided by l and rounded to bfloat16, two to a word: half of the swaps.
+
+    What the product with 1 / l is off by is far below what a bfloat16 is rounded by.
+    """
+    inverse, output = k.table(w, "fade")[g], k.table(w, "output")
+    rounded = [formats.rounded_to_bfloat16(output[c + i, g] * inverse) for i in range(2 * k.lanes)]
+    pairs = zip(rounded[::2], rounded[1::2], strict=True)
+    return [formats.blended(low >> 16, high).as_bits_of(k.vec) for low, high in pairs]
 
 
 def _divided(o: Value, divisor: Value, inverse: Value) -> Value:
@@ -126,14 +144,17 @@ def _scatter_patch(
     addresses: Pointer,
     at: tuple[Value, Value],
     step: Value,
-    patch: Pointer,
+    patch: tuple[Pointer, int],
 ) -> None:
-    """Copy a patch to its rows: for any stride, and for the last columns of a row. At: first column, columns."""
-    size, (c, columns) = formats.size(dtype), at
+    """Copy a patch to its rows: for any stride, and for the last columns of a row.
+
+    At: first column, columns. Patch: where it is, and how wide.
+    """
+    size, (c, columns), (start, width) = formats.size(dtype), at, patch
     with f.loop(0, k.lanes, name="row") as r:
         row = (addresses + r * 8).load(INT, 8)
-        with f.when(row != 0), f.loop(0, (columns - c).min(k.lanes), name="column") as i:
-            number = (patch + (r * k.lanes + i) * size).load(formats.memory(dtype))
+        with f.when(row != 0), f.loop(0, (columns - c).min(width), name="column") as i:
+            number = (start + (r * width + i) * size).load(formats.memory(dtype))
             (row + (c + i) * step).as_pointer().store(number)
 
 

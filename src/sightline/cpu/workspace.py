@@ -14,7 +14,7 @@ MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")
 # What blocks of a run, which take turns, need not have for themselves.
 SHARED = frozenset((
-    *("scores", "weight_tiles", "nothing", "bias", "words", "keys", "values", "patch", "output_rows"),
+    *("scores", "weight_tiles", "nothing", "ones", "bias", "words", "keys", "values", "patch", "output_rows"),
     *("top", "fade", "tile_sum", "tile_heat", "tile_reach", "climbed", "waiting", "period", "shrink"),
     *("last_keys", "outs", "d_scores", "steepness", "weight_rows", "d_score_rows", "d_score_tiles"),
     *("d_key_sums", "d_value_sums"),
@@ -27,7 +27,7 @@ ROW_NUMBERS = 10  # what is remembered of a block's rows (rows.Rows), and where 
 
 def rows_of(value_dim: int, see: tuple[str, ...]) -> int:
     """Rows of numbers that a state takes (see `state`): O, m, l, and statistics."""
-    return value_dim + 2 + (len(STATISTICS) if see else 0)
+    return value_dim + 2 + (len(STATISTICS) + 1 if see else 0)
 
 
 class Workspace:
@@ -43,6 +43,7 @@ class Workspace:
     | output_rows | O while it is summed in rows, for few queries | row × dimension |
     | kept_output, kept_sum, … | the state that is kept of the periods before this one | as those |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
+    | seen_sum | l of weights that are not rounded, where l is of rounded ones | row |
     | origin | position of the sequence's first query | one |
     | position, slope, sink, first, end | what differs from row to row | row |
     | *_rows | addresses of the block's rows in the operands (see_rows: their number among all rows) | row |
@@ -58,7 +59,7 @@ class Workspace:
     | dot, delta, lse, shift, lift | Σ_d dO·O; dot − dlse; what makes a weight of a score | row |
     | d_bias | dS of a run of keys, summed | key × row |
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
-    | nothing | a tile of zeros | row × row |
+    | nothing, ones | a tile of zeros; one whose first row is ones | row × row |
     | query_tiles, weight_tiles, … | Qᵀ, Pᵀ, dOᵀ, dSᵀ in terms of bfloat16, as a matrix unit reads them | tile |
     | query_pairs, weight_rows, … | Q, dO, Pᵀ and dSᵀ in terms, for sums over queries | tile |
     | d_key_sums, d_value_sums | what a run of blocks adds to dK and dV of a tile of keys | key × column |
@@ -78,7 +79,9 @@ class Workspace:
         tile = key.tile_keys + register_tile(isa).keys  # the last register tile of keys may stick out
         parts = {
             "query": (key.dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes,
-            "output": (key.value_dim + lanes) * row_bytes if not key.gradients else 0,
+            "output": (key.value_dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes
+            if not key.gradients
+            else 0,
             "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes
             if not key.terms
             else 0,
@@ -96,6 +99,7 @@ class Workspace:
             **dict.fromkeys((f"see_{name}" for name in key.see), row_bytes),
             **dict.fromkeys(("high", "top", "sum", "fade", "position", "slope", "sink"), row_bytes),
             **dict.fromkeys(("first", "end", "kept_sum", "kept_high"), row_bytes),
+            **dict.fromkeys(("seen_sum", "kept_seen_sum"), row_bytes if key.see and key.in_halves else 0),
             "origin": 8,
             **dict.fromkeys(("query_rows", "out_rows", "mask_rows", "bias_rows", "see_rows"), rows * 8),
             **dict.fromkeys(("row_low", "row_high"), rows * 4 if key.dropout else 0),
@@ -106,7 +110,8 @@ class Workspace:
             **(_of_gradients(key, lanes, tile) if key.gradients else {}),
             **(_of_tiles(key) if key.terms else {}),
         }
-        self.shared = SHARED & parts.keys() if key.terms else frozenset[str]()
+        shared = SHARED | {"query"} if key.queries_in_rows else SHARED
+        self.shared = shared & parts.keys() if key.terms else frozenset[str]()
         own = {name: size for name, size in parts.items() if name not in self.shared}
         together = {name: parts[name] for name in parts if name in self.shared}
         (own_places, self.bytes), (places, self.shared_bytes) = _laid_out(own), _laid_out(together)
@@ -134,6 +139,7 @@ def _of_tiles(key: KernelKey) -> dict[str, int]:
     return {
         "nothing": TILE_BYTES,
         "last_keys": 2 * -(-key.dim // MATRIX_KEYS) * TILE_BYTES if key.keys_in_place else 0,
+        "ones": TILE_BYTES if key.in_halves else 0,
         **{name: count * vectors * key.terms * TILE_BYTES for name, count in steps.items()},
         "rows": 8 * ROW_NUMBERS,
         **(_of_gradients_in_tiles(key) if key.gradients else {}),
