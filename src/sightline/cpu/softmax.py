@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNROLL = 4  # divides a tile's keys, and every tile's first key
 # Up to here the rounding of m is off by at most 4: no weight over- or underflows for it.
 FARTHEST = {4: 2.0**26, 8: 2.0**55}
+FARTHEST_FIXED = 2.0**13  # … and up to here it is exact in the fixed point of `halves`
 # With care, a key that may be seen weighs at least this, so that an Inf in its value is not lost …
 LEAST_WEIGHT = {4: 2.0**-126, 8: 2.0**-1022}
 # … and a key that may not be seen weighs −0, which no visible key does …
@@ -143,7 +144,7 @@ def find_bad_rows(k: Kernel, f: Function, w: Pointer, vectors: Value) -> Value:
                 probe.value = output[dim, g].fma(0.0, probe.value)
         probed = (probes[0].value + probes[1].value) + (probes[2].value + probes[3].value)
         probed = total[g].fma(0.0, probed)
-        m, farthest = high[g], 2.0**13 if k.key.in_halves else FARTHEST[k.element_bytes]
+        m, farthest = high[g], FARTHEST_FIXED if k.key.in_halves else FARTHEST[k.element_bytes]
         far = (m > farthest) | ((m < -farthest) & (m > NEGATIVE_INFINITY))
         bad = (probed != 0.0) | far
         top[g] = bad.where(1.0, f.zeros(k.vec))
