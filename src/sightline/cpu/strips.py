@@ -102,7 +102,7 @@ def write(f: Function, s: Strip, terms: int, tiles: int | None, depth: int | Non
         for d in range(depth):
             for g in range(s.vectors):
                 _load(f, 4 + d * s.vectors + g, s.right(f.value(d), g))
-    if terms == 1 and depth is not None and depth > 4 and tiles is not None and s.vectors == 2:
+    if terms == 1 and depth is not None and depth >= 3 and tiles is not None and s.vectors == 2:
         for first in range(0, tiles, 2):
             _square(f, s, range(first, min(first + 2, tiles)), depth, late)
         late.flush()
