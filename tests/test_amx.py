@@ -256,3 +256,21 @@ def test_what_is_no_number_shows_in_its_row_alone(odd: float) -> None:
         others = np.arange(300) != 77
         np.testing.assert_array_equal(got[:, others], alone[:, others])
         assert np.isnan(got[:, 77].astype(np.float32)).all() == (odd != -np.inf)
+
+
+@on_the_unit
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_mask_that_leaves_out_tiles_while_weights_wait(dtype: Any) -> None:
+    """What waits has no gaps; and where the maximum rises, it is that of the keys that may be seen."""
+    q, k, v = (numbers(1, n, 32, seed=n) for n in (300, 900, 901))
+    q[..., 0], k[..., 0] = 4.0, np.linspace(0.0, 30.0, 900, dtype=np.float32)
+    q, k, v = (x.astype(dtype) for x in (q, k, v[:, :900]))
+    mask = np.random.default_rng(0).random((300, 900)) < 0.5
+    mask[:, 64:128] = mask[:100, 448:640] = mask[:, 880:] = False
+    k[:, 130], v[:, 131] = np.nan, np.nan
+    mask[:, 130:132] = False
+    clean = [x.astype(np.float64) for x in (q, k, v)]
+    clean[1][:, 130] = clean[2][:, 131] = 0
+    want = reference.attention(*clean, mask=mask).output
+    limit = {np.float32: 4e-6, np.float16: 1.2 * 2.0**-10}.get(dtype, 1.2 * 2.0**-8)
+    assert error(sightline.attention(q, k, v, mask=mask), want) < limit

@@ -108,14 +108,18 @@ class KernelKey:
     @property
     def group_keys(self) -> int:
         """Keys whose weights wait to be multiplied by values together, on a matrix unit: whole tiles."""
-        # A mask may leave a tile out, and what waits has no gaps.
-        most = self.tile_keys if self.mask or self.by_single_tiles else MATRIX_GROUP // self.terms
+        most = self.tile_keys if self.by_single_tiles else MATRIX_GROUP // self.terms
         return max(1, most // self.tile_keys) * self.tile_keys
 
     @property
     def by_single_tiles(self) -> bool:
         """On a matrix unit, and not the forward program, which packs periods: gradients, or the second pass."""
         return self.terms > 0 and (bool(self.gradients) or not self.value_dim)
+
+    @property
+    def masks_weights(self) -> bool:
+        """The mask meets the weights as they are made, and not the scores, which nobody else looks at."""
+        return self.mask and self.terms > 0 and not self.by_single_tiles and not self.see
 
     @property
     def keys_in_place(self) -> bool:

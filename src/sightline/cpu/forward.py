@@ -21,6 +21,7 @@ keep what they have. What a query does see stays NaN.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from sightline.cpu import (
@@ -89,7 +90,7 @@ class Block:
             True: tiles.outer_carefully(k, product, softmax.UNSEEN, lambda w: softmax.shrink(k, w)),
         }
         self.packs = packs.Packs(k) if key.terms else None
-        self.waiting = patient.Waiting(k, self.accumulate[False]) if key.terms else None
+        self.waiting = patient.Waiting(k, self.accumulate[False], self.scoring.modify) if key.terms else None
         self.turn = few.turn(k) if key.few and not key.terms else None
         self.lanes_to_rows = transpose.lanes_to_rows(k, key.dtype, "output")
         self.clear, self.clear_kept = (state.clear(k, kept=kept) for kept in ("", "kept_"))
@@ -216,8 +217,10 @@ class Block:
         name, kinds = ("tile.careful" if careful else "tile"), (*[ADDRESS] * 4, *[INT] * 4)
         with k.module.function(name, *kinds, returns=INT) as f:
             a, w, keys, values, first, n, rows, full = f.arguments()
-            full = self.scoring.skip_empty(f, a, w, first, n, rows, full)
-            vectors = (rows + (k.lanes - 1)) // k.lanes
+            vectors, waiting = (rows + (k.lanes - 1)) // k.lanes, None if careful else self.waiting
+            # What waits has no gaps.
+            leave = functools.partial(f.call, waiting.flush, w, vectors) if waiting else None
+            full = self.scoring.skip_empty(f, a, w, first, n, rows, full, leave, careful=careful)
             if self.packs is not None and not careful:
                 keys, values, soon = self.packs.tile(f, a, w, first, n)
             else:

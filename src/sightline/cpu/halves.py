@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, formats, statistics, terms
+from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
 from sightline.cpu.values import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
@@ -43,7 +44,7 @@ _BUMP = (-441.0 * 2.0**-24, 0.0009570121765136719, 0.1248779296875, -5.0234375)
 _FRACTION, _EXPONENT = (1 << POINT) - 1, 0x2400
 
 
-def weights(k: Kernel, flush: Function) -> Function:
+def weights(k: Kernel, flush: Function, mask: Function | None) -> Function:
     """P behind what waits; m and, where it rises, O and the l in it brought up to date.
 
     Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
@@ -63,6 +64,8 @@ def weights(k: Kernel, flush: Function) -> Function:
             misfit.value = misfit.value | _misfits(k, w, g).any()
         with f.when(misfit.value):
             f.call(flush, w, vectors)
+            if mask is not None:
+                f.call(mask, a, w, first, n, vectors)
             with f.loop(0, vectors, name="rows") as g:
                 f.call(rise, a, w, n, g)
                 f.call(attempt, a, w, n, g)
@@ -84,13 +87,15 @@ def _attempt(k: Kernel) -> Function:
         tiles, waiting = k.place(w, "weight_tiles"), k.place(w, "waiting").load(INT, 8)
         met = [f.variable(f.zeros(k.integers)) for _ in range(2)]
 
-        def fixed(j: Value) -> Value:
-            return f.value(ORIGIN + ROUND, k.vec).max(scores[j, g].fma(c, addend)).bits()  # NaN stays
+        def fixed(j: Value, u: int, allowed: Allowed | None) -> Value:
+            t = f.value(ORIGIN + ROUND, k.vec).max(scores[j + u, g].fma(c, addend))  # NaN stays
+            return (t if allowed is None else allowed.choose(u, t, ORIGIN + ROUND)).bits()
 
         with f.loop(0, amx.whole_tiles(n), TOGETHER, name="keys") as j:
             place = terms.pair_of(k, tiles, waiting + j, g)
+            allowed = Allowed(k, w, g, j) if k.key.masks_weights else None
             for u in range(0, TOGETHER, 2):
-                first, second = fixed(j + u), fixed(j + u + 1)
+                first, second = (fixed(j, v, allowed) for v in (u, u + 1))
                 seen = met[u // 2 % 2]
                 seen.value = seen.value | first | second
                 pair = formats.blended(first, second << 16).as_bits_of(vector(I16, 2 * k.lanes))

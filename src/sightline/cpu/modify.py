@@ -14,7 +14,7 @@ from sightline.cpu.workspace import MASK_WORD
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
-    from sightline.cpu.values import Pointer
+    from sightline.cpu.values import Pointer, Variable
 
 EMPTY, FULL, PARTIAL = 0, 1, 2  # as masks.Tile
 
@@ -89,6 +89,19 @@ class _Change:
         return s
 
 
+class Allowed:
+    """The mask's word on some keys of a tile, from key `j` on, which is a multiple of how many they are."""
+
+    def __init__(self, k: Kernel, w: Pointer, g: Value, j: Value) -> None:
+        words = k.place(w, "words") + g * (k.lanes * 4)
+        table = Table(words, vector(I32, k.lanes), k.block_rows * 4)
+        self.bits = table[j // MASK_WORD] >> (j % MASK_WORD).to(I32).splat(k.lanes)
+
+    def choose(self, u: int, yes: Value, no: float) -> Value:
+        """`yes` where a row may see key j + u, else `no`."""
+        return ((self.bits & (1 << u)) != 0).where(yes, no)
+
+
 def pack_mask(k: Kernel) -> Function:
     """The tile's part of a boolean mask as bits, and whether it is EMPTY, FULL or PARTIAL.
 
@@ -96,35 +109,55 @@ def pack_mask(k: Kernel) -> Function:
     """
     with k.module.function("pack_mask", ADDRESS, ADDRESS, INT, INT, INT, returns=INT) as f:
         a, w, first, n, rows = f.arguments()
-        step, keys = k.argument(f, a, "mask_step"), k.argument(f, a, "keys")
-        table = k.place(w, "mask_rows")
-        words = Table(k.place(w, "words"), I32, k.block_rows * 4, 4)
-        some, every = f.variable(f.value(0, I32)), f.variable(f.value(-1, I32))
-        with f.loop(0, n, MASK_WORD, name="word") as start:
-            count = (n - start).min(MASK_WORD)
-            # The bits of this word that stand for keys of the tile.
-            valid = (f.value(-1, INT) + (f.value(1) << count)).to(I32)
-            key, place = first + start, start // MASK_WORD
-            whole = (step == 1) & (key + MASK_WORD <= keys)
-            with f.loop(0, rows, name="row") as r:
-                address = (table + r * 8).follow() + key * step
-                (address + k.key.tile_keys).prefetch()
-                with f.either(whole) as (then, otherwise):
-                    with then:
-                        words[place, r] = _word_from_bytes(f, address)
-                    with otherwise:
-                        words[place, r] = _word_from_elements(f, address, step, count)
-                word = words[place, r]
-                some.value = some.value | (word & valid)
-                every.value = every.value & (word | ~valid)
+        some, every = f.variable(f.value(0, INT)), f.variable(f.value(-1, INT))
+        two_words = (k.argument(f, a, "mask_step") == 1) & (n == 2 * MASK_WORD)
+        with f.either(two_words) as (together, singly):
+            with together:
+                _pack_two_words(k, f, w, (first, rows), (some, every))
+            with singly:
+                _pack_words(k, f, a, w, (first, n, rows), (some, every))
         kind = (some.value == 0).where(f.value(EMPTY), f.value(PARTIAL))
         f.give((every.value == -1).where(f.value(FULL), kind))
     return f
 
 
-def _word_from_bytes(f: Function, address: Pointer) -> Value:
-    """32 neighbouring booleans as bits."""
-    return (address.load(vector(BYTE, MASK_WORD)) != 0).as_bits_of(I32)
+def _pack_two_words(
+    k: Kernel, f: Function, w: Pointer, tile: tuple[Value, Value], seen: tuple[Variable, Variable]
+) -> None:
+    """A whole tile of neighbouring booleans. Tile: first key, rows; seen: the bits of some row, of every row."""
+    (first, rows), (some, every) = tile, seen
+    table, words = k.place(w, "mask_rows"), Table(k.place(w, "words"), I32, k.block_rows * 4, 4)
+    with f.loop(0, rows, name="row") as r:
+        address = (table + r * 8).follow() + first
+        (address + k.key.tile_keys).prefetch()
+        bits = (address.load(vector(BYTE, 2 * MASK_WORD)) != 0).as_bits_of(INT)
+        words[0, r], words[1, r] = bits.to(I32), (bits >> MASK_WORD).to(I32)
+        some.value, every.value = some.value | bits, every.value & bits
+
+
+def _pack_words(
+    k: Kernel, f: Function, a: Pointer, w: Pointer, tile: tuple[Value, Value, Value],
+    seen: tuple[Variable, Variable],
+) -> None:  # fmt: skip
+    """A word at a time, of any stride, the last one of fewer keys. Tile: first key, keys, rows; seen: as above."""
+    (first, n, rows), (some, every), step = tile, seen, k.argument(f, a, "mask_step")
+    table, words = k.place(w, "mask_rows"), Table(k.place(w, "words"), I32, k.block_rows * 4, 4)
+    with f.loop(0, n, MASK_WORD, name="word") as start:
+        count = (n - start).min(MASK_WORD)
+        # The bits of this word that stand for keys of the tile.
+        valid = (f.value(-1, INT) + (f.value(1) << count)).to(I32)
+        key, place = first + start, start // MASK_WORD
+        whole = (step == 1) & (key + MASK_WORD <= k.argument(f, a, "keys"))
+        with f.loop(0, rows, name="row") as r:
+            address = (table + r * 8).follow() + key * step
+            with f.either(whole) as (then, otherwise):
+                with then:
+                    words[place, r] = (address.load(vector(BYTE, MASK_WORD)) != 0).as_bits_of(I32)
+                with otherwise:
+                    words[place, r] = _word_from_elements(f, address, step, count)
+            word = words[place, r]
+            some.value = some.value | (word & valid).unsigned(INT)
+            every.value = every.value & ((word | ~valid).unsigned(INT) | (-1 << MASK_WORD))
 
 
 def _word_from_elements(f: Function, address: Pointer, step: Value, count: Value) -> Value:

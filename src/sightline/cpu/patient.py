@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, dropout, halves, statistics, terms
+from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
 from sightline.cpu.values import ADDRESS, BOOL, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
@@ -32,10 +33,12 @@ TOGETHER = 2 * UNROLL  # keys at a time
 class Waiting:
     """Weights that wait, and the functions that make them and multiply them."""
 
-    def __init__(self, k: Kernel, accumulate: Function) -> None:
+    def __init__(self, k: Kernel, accumulate: Function, modify: Function | None) -> None:
         self.k, self.accumulate = k, accumulate
         self.flush = self._flush()
-        self.weights = (halves.weights if k.key.in_halves else _weights)(k, self.flush)
+        # Where m rises, the mask has to be in the scores. (If they are modified, it is.)
+        mask = modify if k.key.masks_weights and not k.key.modified else None
+        self.weights = (halves.weights if k.key.in_halves else _weights)(k, self.flush, mask)
 
     def begin(self, f: Function, w: Pointer) -> None:
         """Nothing waits; the tile of zeros is zero."""
@@ -87,7 +90,7 @@ class Waiting:
         return f
 
 
-def _weights(k: Kernel, flush: Function) -> Function:
+def _weights(k: Kernel, flush: Function, mask: Function | None) -> Function:
     """P in terms, behind those that wait; m, l and, where m rises, O brought up to date.
 
     Parameters: arguments, workspace, first key of the tile, keys in it, vectors of rows.
@@ -102,6 +105,8 @@ def _weights(k: Kernel, flush: Function) -> Function:
             misfit.value = misfit.value | (~_fits(k, w, g)).any()
         with f.when(misfit.value):
             f.call(flush, w, vectors)
+            if mask is not None:
+                f.call(mask, a, w, first, n, vectors)
             with f.loop(0, vectors, name="rows") as g:
                 f.call(rise, a, w, n, g)
                 f.call(attempt, a, w, first, n, g)
@@ -168,17 +173,21 @@ def _attempt(k: Kernel) -> Function:
         sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
         tiles, waiting = k.place(w, "weight_tiles"), k.place(w, "waiting").load(INT, 8)
 
-        def weight(j: Value, u: int) -> Value:
+        def weight(j: Value, u: int, allowed: Allowed | None) -> Value:
             x = scores[j + u, g].fma(c, minus_m)
             p = exp2(x, k.key.terms)
+            if allowed is not None:
+                p = allowed.choose(u, p, 0.0)
             sums[u % UNROLL].value = sums[u % UNROLL].value + p
             seen.add(u % UNROLL, p, x, first + j + u)
             return p if drop is None else drop.kept(first + j + u).where(p, 0.0)
 
         with f.loop(0, amx.whole_tiles(n), TOGETHER, name="keys") as j:
             place = terms.pair_of(k, tiles, waiting + j, g)
+            allowed = Allowed(k, w, g, j) if k.key.masks_weights else None
             for u in range(0, TOGETHER, 2):
-                terms.store_pair(k, place + u // 2 * k.vector_bytes, weight(j, u), weight(j, u + 1))
+                both = (weight(j, v, allowed) for v in (u, u + 1))
+                terms.store_pair(k, place + u // 2 * k.vector_bytes, *both)
         k.table(w, "tile_sum")[g] = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
         for part, total in seen.totals().items():
             k.table(w, f"tile_{part}")[g] = total

@@ -14,6 +14,8 @@ from sightline.cpu.rows import of_sequence
 from sightline.cpu.values import BOOL, INT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.rows import Rows
@@ -54,13 +56,22 @@ class Scoring:
         return self.k.address(a, name) + (of_sequence(rows.sequence, name) + head)
 
     def skip_empty(
-        self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, rows: Value, full: Value
-    ) -> Value:
-        """Leave the tile's function if the mask lets no row see any of its keys; whether all rows see it all."""
+        self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, rows: Value, full: Value,
+        before: Callable[[], object] | None = None, *, careful: bool = True,
+    ) -> Value:  # fmt: skip
+        """Leave the tile's function if the mask lets no row see any of its keys; whether all rows see it all.
+
+        `before` writes what is to be done before leaving.
+        """
         if self.pack_mask is None:
             return full
         kind = f.call(self.pack_mask, a, w, first, n, rows)
+        if before is not None:
+            with f.when(kind == modify.EMPTY):
+                before()
         f.give_if(kind == modify.EMPTY, 0)
+        if self.k.key.masks_weights and not careful:
+            return full
         return full & (kind == modify.FULL).unsigned(INT)
 
     def scores(
