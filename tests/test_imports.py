@@ -47,6 +47,8 @@ ANNEXES = {
     "explain": "reference",
     "merge_seen": "merge",
     "parts": "reference",
+    "kernel_choice": "plan",
+    "kernel_key": "plan",
     "passes": "plan",
     "gradient_call": "vjp",
     "growing": "calls",

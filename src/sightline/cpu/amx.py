@@ -17,7 +17,7 @@ from sightline.cpu.terms import PRODUCTS, ROWS, TILES, tile_of
 from sightline.cpu.tiles import PARAMETERS
 from sightline.cpu.values import NEGATIVE_INFINITY
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -36,7 +36,7 @@ from sightline.cpu.rows import Place, gather, place_of
 from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.softmax import UNSEEN
 from sightline.cpu.values import ADDRESS, INT
-from sightline.plan import PERIOD_TILES
+from sightline.kernel_key import PERIOD_TILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sightline.cpu.key_sums import Reach
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 ENTRY = "attend"
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 
 def generate(key: KernelKey, isa: Isa) -> str:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sightline.arrays import Spec
     from sightline.cpu.isa import Isa
+    from sightline.kernel_key import KernelKey
     from sightline.passes import Pass
-    from sightline.plan import KernelKey
 
 STATE_BYTES = 64  # as key_sums has it
 _PER_SEQUENCE = {"query_offset": "position", "key_lengths": "length"}

@@ -24,7 +24,7 @@ from sightline.cpu.workspace import (
     padded_bytes,
     run_offsets,
 )
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

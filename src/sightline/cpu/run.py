@@ -16,7 +16,7 @@ from sightline.cpu import compile as compiler
 from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT, Block, float_bits, put_addresses, put_keys
 from sightline.cpu.workspace import rows_of, run_bytes
-from sightline.plan import SIZES
+from sightline.kernel_key import SIZES
 from sightline.problem import sequence_ints
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from sightline.arrays import Spec
     from sightline.cpu.isa import Isa
-    from sightline.plan import KernelKey, Plan
+    from sightline.kernel_key import KernelKey
+    from sightline.plan import Plan
 
 LOG2_E = math.log2(math.e)
 UNBOUNDED = 2**40  # further than any position

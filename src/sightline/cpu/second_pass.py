@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 
 ENTRY = "attend"
