@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sightline.cpu import formats
 from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
-from sightline.cpu.values import BFLOAT, DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
+from sightline.cpu.kinds import BFLOAT, DOUBLE, I32, INT, bytes_of, vector
+from sightline.cpu.values import Pointer, Table
 from sightline.cpu.workspace import ROW_NUMBERS, Workspace
 from sightline.kernel_key import register_tile
 

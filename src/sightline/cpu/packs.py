@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from sightline.cpu.kinds import ADDRESS, BYTE, INT
 from sightline.cpu.operand import Operand
-from sightline.cpu.values import ADDRESS, BYTE, INT
 from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
 from sightline.kernel_key import MATRIX_KEYS
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import strips, terms
+from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.rows import Place, Rows, gather, of_sequence, place_of, sequence_number
 from sightline.cpu.softmax import SHRINK
 from sightline.cpu.terms import HUGE_VALUE, TINY_VALUE
-from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
