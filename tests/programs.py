@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa
 from sightline.cpu.emit import Function, Module
-from sightline.cpu.values import ADDRESS, DOUBLE, FLOAT, INT, Pointer, Type, Value, vector
+from sightline.cpu.kinds import ADDRESS, DOUBLE, FLOAT, INT, Type, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
+    from sightline.cpu.values import Pointer, Value
 
 Array: TypeAlias = NDArray[Any]
 Write: TypeAlias = Callable[..., None]

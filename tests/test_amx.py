@@ -12,7 +12,8 @@ import sightline
 from sightline import reference
 from sightline.arrays import Spec
 from sightline.cpu import isa, terms
-from sightline.plan import MATRIX_FEW, plan
+from sightline.kernel_choice import MATRIX_FEW
+from sightline.plan import plan
 from sightline.problem import Problem
 
 Array = np.ndarray[Any, Any]

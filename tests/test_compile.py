@@ -138,7 +138,10 @@ def test_the_digest_of_the_sources_follows_their_text(
     monkeypatch.setattr(compiler, "__file__", str(cpu / "compile.py"))
     digests = [compiler._sources()]
     assert digests == [""]
-    for file in (cpu / "emit.py", tmp_path / "plan.py"):  # the plan deals out registers and sizes buffers
+    for file in (
+        cpu / "emit.py",
+        tmp_path / "kernel_key.py",
+    ):  # the key deals out registers and sizes buffers
         for text in ("a = 1", "a = 2"):
             file.write_text(text)
             digests.append(compiler._sources())

@@ -12,27 +12,16 @@ import numpy as np
 import pytest
 
 from programs import RUNNABLE, Array, compiled, run
-from sightline.cpu.values import (
-    BOOL,
-    BYTE,
-    DOUBLE,
-    FLOAT,
-    HALF,
-    I16,
-    I32,
-    INT,
-    Table,
-    Value,
-    bytes_of,
-    vector,
-)
+from sightline.cpu.kinds import BOOL, BYTE, DOUBLE, FLOAT, HALF, I16, I32, INT, bytes_of, vector
+from sightline.cpu.values import Table, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
-    from sightline.cpu.values import Pointer, Type
+    from sightline.cpu.kinds import Type
+    from sightline.cpu.values import Pointer
 
 pytestmark = pytest.mark.parametrize("here", RUNNABLE, ids=lambda isa: isa.name)
 KINDS = {np.float32: FLOAT, np.float64: DOUBLE, np.int32: I32, np.int64: INT, np.int16: I16, np.uint8: BYTE}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sightline
-from sightline import calls, plan
+from sightline import calls, kernel_choice, kernel_key, plan
 from sightline.cpu import isa
 from sightline.see import PER_QUERY
 
@@ -39,7 +39,7 @@ def both_ways(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> list[
     """The bytes of a call's results with either engine."""
     found = []
     for most in (8, 0):
-        monkeypatch.setattr(plan, "MOST_FEW", most)
+        monkeypatch.setattr(kernel_choice, "MOST_FEW", most)
         monkeypatch.setattr(calls, "_ready", {})
         made = call()
         arrays = made if isinstance(made, list) else [made]
@@ -52,8 +52,8 @@ def both_ways(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> list[
 def test_both_engines_give_the_same_bits(
     dtype: Any, rows: int, dims: tuple[int, int], monkeypatch: pytest.MonkeyPatch, instructions: str
 ) -> None:
-    if instructions == "amx" and dtype is ml_dtypes.bfloat16 and dims[0] % plan.MATRIX_KEYS == 0:
-        monkeypatch.setitem(plan.MATRIX_WORTH, 1, (1, 1))  # both on the unit: keys in place, or packed
+    if instructions == "amx" and dtype is ml_dtypes.bfloat16 and dims[0] % kernel_key.MATRIX_KEYS == 0:
+        monkeypatch.setitem(kernel_choice.MATRIX_WORTH, 1, (1, 1))  # both: keys in place, or packed
     calls = [three(rows, keys, dims, dtype) for keys in LENGTHS]
     few, many = both_ways(monkeypatch, lambda: [sightline.attention(*call) for call in calls])
     assert few == many

@@ -10,8 +10,8 @@ import pytest
 
 from programs import RUNNABLE, Array, floating, run
 from sightline.cpu import formats
+from sightline.cpu.kinds import FLOAT, bytes_of, vector
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import FLOAT, bytes_of, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

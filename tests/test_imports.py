@@ -47,6 +47,8 @@ ANNEXES = {
     "explain": "reference",
     "merge_seen": "merge",
     "parts": "reference",
+    "kernel_choice": "plan",
+    "kernel_key": "plan",
     "passes": "plan",
     "gradient_call": "vjp",
     "growing": "calls",
@@ -251,7 +253,7 @@ def test_the_generator_is_imported_when_a_kernel_is_made_and_not_before() -> Non
     imported = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert "sightline.cpu.run" in imported
     generator = {"emit", "values", "vmath", "tiles", "softmax", "forward", "second_pass", "consumers"}
-    generator |= {"terms", "strips", "amx", "packs", "halves", "patient", "runs"}
+    generator |= {"kinds", "terms", "strips", "amx", "packs", "halves", "patient", "runs"}
     assert imported.isdisjoint({f"sightline.cpu.{room}" for room in generator})
 
 

@@ -12,7 +12,7 @@ import pytest
 import sightline
 from sightline import calls, plan
 from sightline.cpu import isa, threads
-from sightline.plan import MATRIX_FEW
+from sightline.kernel_choice import MATRIX_FEW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,8 @@ from sightline.cpu import backward, isa
 from sightline.cpu import compile as compiler
 from sightline.cpu.forward import generate
 from sightline.cpu.workspace import run_bytes
-from sightline.plan import KernelKey, plan, register_tile
+from sightline.kernel_key import KernelKey, register_tile
+from sightline.plan import plan
 from sightline.problem import Problem
 from sightline.see import PER_QUERY
 
@@ -203,7 +204,7 @@ def test_a_key_gives_the_same_text_in_every_process(instructions: str) -> None:
     program = f"""
 from sightline.cpu import isa
 from sightline.cpu.forward import generate
-from sightline.plan import KernelKey
+from sightline.kernel_key import KernelKey
 print(generate({EVERYTHING!r}, isa.target({instructions!r})), end="")
 """
     for seed in ("1", "2"):

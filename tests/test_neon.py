@@ -16,7 +16,7 @@ from judge import arithmetic, check, expected
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa
 from sightline.cpu.forward import generate
-from sightline.plan import KernelKey
+from sightline.kernel_key import KernelKey
 from sightline.see import PER_QUERY
 
 if TYPE_CHECKING:

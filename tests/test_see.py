@@ -11,7 +11,7 @@ import pytest
 import sightline
 from sightline import calls, plan, reference
 from sightline.cpu import isa, threads
-from sightline.plan import MATRIX_FEW
+from sightline.kernel_choice import MATRIX_FEW
 from sightline.reference_statistics import see
 from sightline.see import PER_QUERY, Received, See, Seen, requested
 

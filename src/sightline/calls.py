@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sightline import arrays, growing
 from sightline.cpu import isa
-from sightline.cpu.run import OPERANDS, Prepared, overlaps_itself
+from sightline.cpu.overlap import overlaps_itself
+from sightline.cpu.run import OPERANDS, Prepared
 from sightline.cpu.sweep import FOR_SECOND_PASS, SecondPass, checked, needed, queries_needed
 from sightline.plan import Chosen, plan
 from sightline.problem import Problem, int_or_spec

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline import arrays, operands
+from sightline.kernel_key import SIZES
 from sightline.passes import readers
-from sightline.plan import SIZES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sightline.plan import BIAS_TILES, SLICE_FLOPS, STEP_BLOCKS, Plan, plan
+from sightline.kernel_key import BIAS_TILES, STEP_BLOCKS
+from sightline.plan import SLICE_FLOPS, Plan, plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import numpy as np
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa, strips
 from sightline.cpu.emit import Module
-from sightline.cpu.values import ADDRESS, BFLOAT, FLOAT, I32, INT, vector
+from sightline.cpu.kinds import ADDRESS, BFLOAT, FLOAT, I32, INT, vector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

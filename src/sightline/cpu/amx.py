@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import strips
+from sightline.cpu.kinds import NEGATIVE_INFINITY
 from sightline.cpu.strips import TILE_ROW_BYTES, Strip
 from sightline.cpu.terms import PRODUCTS, ROWS, TILES, tile_of
 from sightline.cpu.tiles import PARAMETERS
-from sightline.cpu.values import NEGATIVE_INFINITY
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -31,12 +31,12 @@ from sightline.cpu import amx, derivative, derivative_terms, formats, packing, t
 from sightline.cpu.backward_runs import BackwardRun
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.key_sums import KeyHead
+from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.recompute import Recompute
 from sightline.cpu.rows import Place, gather, place_of
 from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.softmax import UNSEEN
-from sightline.cpu.values import ADDRESS, INT
-from sightline.plan import PERIOD_TILES
+from sightline.kernel_key import PERIOD_TILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sightline.cpu.key_sums import Reach
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 ENTRY = "attend"
 

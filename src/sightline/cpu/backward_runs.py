@@ -23,11 +23,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, derivative, packing
+from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Rows, gather, vectors_of
-from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.workspace import TILE_BYTES, run_offsets
-from sightline.plan import PERIOD_TILES
+from sightline.kernel_key import PERIOD_TILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

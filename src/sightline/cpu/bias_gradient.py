@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import derivative, formats, packing, transpose
 from sightline.cpu.kernel import Kernel
+from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.recompute import Recompute
 from sightline.cpu.rows import Place, gather
-from sightline.cpu.values import ADDRESS, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 
 def generate(key: KernelKey, isa: Isa) -> str:

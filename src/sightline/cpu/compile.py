@@ -30,7 +30,7 @@ _FORMAT = 1  # raise it when the disk key or the calling convention changes in a
 
 
 def _sources() -> str:
-    """A digest of the generator's source files, plan.py's register tiles among them; empty where unreadable."""
+    """A digest of the generator's source files, kernel_key.py among them; empty where they are unreadable."""
     here = Path(__file__).parent
     files = [*sorted(here.glob("*.py")), *sorted(here.parent.glob("*.py"))]
     try:

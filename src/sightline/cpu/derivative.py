@@ -20,20 +20,10 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, packing
 from sightline.cpu.arguments import SLOT
+from sightline.cpu.kinds import ADDRESS, BFLOAT, BOOL, DOUBLE, I16, INFINITY, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.softmax import UNROLL, UNSEEN
 from sightline.cpu.statistics import LN_2
-from sightline.cpu.values import (
-    ADDRESS,
-    BFLOAT,
-    BOOL,
-    DOUBLE,
-    I16,
-    INFINITY,
-    INT,
-    NEGATIVE_INFINITY,
-    Table,
-    vector,
-)
+from sightline.cpu.values import Table
 from sightline.cpu.vmath import LOG2_E, exp2, log2
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu.amx import whole_tiles
 from sightline.cpu.derivative import Row
+from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.terms import ROWS, TILES, pair_of, row_of, store_terms, weight_terms
-from sightline.cpu.values import ADDRESS, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

@@ -12,6 +12,7 @@ import numpy as np
 from sightline.cpu import compile as compiler
 from sightline.cpu import run, threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT
+from sightline.cpu.signature import batches, template
 from sightline.cpu.workspace import run_bytes
 from sightline.problem import sequence_ints
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from sightline.arrays import Spec
     from sightline.cpu.isa import Isa
+    from sightline.kernel_key import KernelKey
     from sightline.passes import Pass
-    from sightline.plan import KernelKey
 
 STATE_BYTES = 64  # as key_sums has it
 _PER_SEQUENCE = {"query_offset": "position", "key_lengths": "length"}
@@ -55,7 +56,7 @@ def differentiate(
 def _arguments(made: Pass, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
     """The kernel's arguments but for addresses."""
     summed = {name: spec for name, spec in specs.items() if name in {"d_key", "d_value"}}
-    block = run.template(made.plan, {name: spec for name, spec in specs.items() if name not in summed})
+    block = template(made.plan, {name: spec for name, spec in specs.items() if name not in summed})
     values = {
         "items": made.items,
         "slice_items": made.slice_items,
@@ -73,7 +74,7 @@ def _arguments(made: Pass, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int6
 def _sequences(made: Pass, specs: dict[str, Spec], per_sequence: dict[str, object]) -> NDArray[np.int64]:
     """One row per sequence, as the forward program has them."""
     problem = made.plan.problem
-    table = run.batches(made.plan, specs, problem.keys)
+    table = batches(made.plan, specs, problem.keys)
     for name, value in per_sequence.items():
         if value is not None:
             table[:, BATCH_COLUMNS.index(_PER_SEQUENCE[name])] = sequence_ints(value, name, problem).reshape(

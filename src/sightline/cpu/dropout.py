@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import I32, Table, vector
+from sightline.cpu.kinds import I32, vector
+from sightline.cpu.values import Table
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

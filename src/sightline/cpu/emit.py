@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from sightline.cpu.values import ADDRESS, INT, Operand, Pointer, Type, Value, Variable, constant
+from sightline.cpu.kinds import ADDRESS, INT, Type, constant
+from sightline.cpu.values import Operand, Pointer, Value, Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

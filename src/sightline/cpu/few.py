@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.kinds import I16, I32, NEGATIVE_INFINITY, vector
 from sightline.cpu.tiles import CACHE_LINE, PARAMETERS
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import I16, I32, NEGATIVE_INFINITY, vector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
+from sightline.cpu.kinds import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
 
 if TYPE_CHECKING:
-    from sightline.cpu.values import Pointer, Type, Value
+    from sightline.cpu.kinds import Type
+    from sightline.cpu.values import Pointer, Value
 
 _MEMORY = {"float64": DOUBLE, "float32": FLOAT, "float16": HALF, "bfloat16": I16}
 

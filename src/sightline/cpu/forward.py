@@ -37,17 +37,17 @@ from sightline.cpu import (
     transpose,
 )
 from sightline.cpu.kernel import Kernel
+from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
 from sightline.cpu.runs import Run, on_matrix_unit
 from sightline.cpu.scoring import Scoring
-from sightline.cpu.values import ADDRESS, BOOL, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 ENTRY = "attend"
 

@@ -20,9 +20,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, formats, statistics, terms
+from sightline.cpu.kinds import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.values import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
 
 if TYPE_CHECKING:

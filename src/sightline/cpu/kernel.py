@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 from sightline.cpu import formats
 from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
-from sightline.cpu.values import BFLOAT, DOUBLE, I32, INT, Pointer, Table, bytes_of, vector
+from sightline.cpu.kinds import BFLOAT, DOUBLE, I32, INT, bytes_of, vector
+from sightline.cpu.values import Pointer, Table
 from sightline.cpu.workspace import ROW_NUMBERS, Workspace
-from sightline.plan import register_tile
+from sightline.kernel_key import register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.isa import Isa
     from sightline.cpu.values import Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 
 # Parts with a key or a dimension in each row and a query in each lane; the others have one number for each query.

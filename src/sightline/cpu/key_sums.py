@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import packing
+from sightline.cpu.kinds import INT
 from sightline.cpu.rows import Place, of_sequence, sequence_number
-from sightline.cpu.values import INT
-from sightline.plan import STEP_BLOCKS
+from sightline.kernel_key import STEP_BLOCKS
 
 if TYPE_CHECKING:
     from sightline.cpu.backward import Block

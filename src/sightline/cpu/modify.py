@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, BYTE, I32, INT, NEGATIVE_INFINITY, Table, Value, vector
+from sightline.cpu.kinds import ADDRESS, BYTE, I32, INT, NEGATIVE_INFINITY, vector
+from sightline.cpu.values import Table, Value
 from sightline.cpu.vmath import tanh
 from sightline.cpu.workspace import MASK_WORD
 

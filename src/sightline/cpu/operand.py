@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.kinds import ADDRESS, FLOAT, I16, I32, INT, vector
 from sightline.cpu.terms import Odd, exact_in, in_pairs, split
 from sightline.cpu.tiles import CACHE_LINE, fetch
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import ADDRESS, FLOAT, I16, I32, INT, vector
 from sightline.cpu.workspace import (
     FLOAT_BYTES,
     TILE_BYTES,
@@ -24,7 +24,7 @@ from sightline.cpu.workspace import (
     padded_bytes,
     run_offsets,
 )
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

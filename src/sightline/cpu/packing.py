@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.values import ADDRESS, BOOL, INT, vector
+from sightline.cpu.kinds import ADDRESS, BOOL, INT, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from sightline.cpu.kinds import ADDRESS, BYTE, INT
 from sightline.cpu.operand import Operand
-from sightline.cpu.values import ADDRESS, BYTE, INT
 from sightline.cpu.workspace import TILE_BYTES, pack_bytes, run_offsets
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, dropout, halves, statistics, terms
+from sightline.cpu.kinds import ADDRESS, BOOL, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.values import ADDRESS, BOOL, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.vmath import exp2
 from sightline.cpu.workspace import TILE_BYTES
 

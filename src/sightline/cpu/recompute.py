@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, derivative, packing, softmax, state, terms, tiles, transpose
+from sightline.cpu.kinds import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.scoring import Scoring
-from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, formats
 from sightline.cpu.arguments import BATCH_COLUMNS
+from sightline.cpu.kinds import DOUBLE, INT, bytes_of
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.tiles import CACHE_LINE
-from sightline.cpu.values import DOUBLE, INT, Pointer, Value, bytes_of
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
-    from sightline.cpu.values import Variable
-    from sightline.plan import KernelKey
+    from sightline.cpu.values import Pointer, Value, Variable
+    from sightline.kernel_key import KernelKey
 
 
 @dataclass

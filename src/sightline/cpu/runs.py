@@ -16,16 +16,20 @@ make l NaN: then `finish` does the rows again with care, without the unit.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sightline.cpu import strips, terms
+from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.rows import Place, Rows, gather, of_sequence, place_of, sequence_number
 from sightline.cpu.softmax import SHRINK
 from sightline.cpu.terms import HUGE_VALUE, TINY_VALUE
-from sightline.cpu.values import ADDRESS, BOOL, INT
 from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sightline.cpu.emit import Function
     from sightline.cpu.forward import Block
     from sightline.cpu.kernel import Kernel
@@ -47,6 +51,44 @@ def on_matrix_unit(k: Kernel, name: str, work: Function) -> None:
         f.give(more)
 
 
+@dataclass(frozen=True)
+class Item:
+    """The work item at hand: a run of blocks against its keys, or against a piece of them."""
+
+    f: Function  # that is being written
+    a: Pointer  # the call's arguments
+    w: Pointer  # the run's working memory
+    run: Value  # its number
+    piece: Value  # of the keys, …
+    pieces: Value  # … of so many
+    place: Place  # of its first block
+    count: Value  # its blocks
+
+    @staticmethod
+    def of(k: Kernel, f: Function, a: Pointer, w: Pointer, number: Value) -> Item:
+        """What the item with that number is about."""
+        pieces = k.argument(f, a, "pieces") if k.key.split else f.value(1)
+        run, piece = number // pieces, number % pieces
+        size, blocks = k.argument(f, a, "run_blocks"), k.argument(f, a, "blocks")
+        place = place_of(k, f, a, run, "runs")
+        first = place.block * size
+        count = (blocks - first).min(size)
+        return Item(f, a, w, run, piece, pieces, Place(place.batch, place.space, first), count)
+
+    def place_of(self, i: Value) -> Place:
+        """Of one of its blocks."""
+        return Place(self.place.batch, self.place.space, self.place.block + i)
+
+
+@dataclass(frozen=True)
+class Met:
+    """What is known of the keys, and of what is kept of them from period to period."""
+
+    several: Value  # whether states are kept: there is more than one period, or a sink
+    block: Value  # the first block's number among all, if states wait on shelves
+    odd: Variable  # what was odd in keys and values so far (terms)
+
+
 class Run:
     """One run of blocks against the keys."""
 
@@ -58,114 +100,112 @@ class Run:
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""
         k = self.k
-        pieces = k.argument(f, a, "pieces") if k.key.split else f.value(1)
-        run, piece = item // pieces, item % pieces
-        size, blocks = k.argument(f, a, "run_blocks"), k.argument(f, a, "blocks")
-        place = place_of(k, f, a, run, "runs")
-        first = place.block * size
-        count = (blocks - first).min(size)
+        at = Item.of(k, f, a, w, item)
         # A sink waits for the first period, and a float32's odd numbers say how the whole run is done with care.
         if k.key.split or k.key.sinks or k.key.dtype == "float32":
-            self._together(f, a, w, place, (run, piece, pieces), (first, count))
+            self._together(at)
             return
-        length = of_sequence(sequence_number(k, a, place.batch), "length")
+        length = of_sequence(sequence_number(k, a, at.place.batch), "length")
         with f.either(length <= k.key.period_keys) as (short, long):
             with short:
-                self._one_by_one(f, a, w, place, (first, count), length)
+                self._one_by_one(at, length)
             with long:
-                self._together(f, a, w, place, (run, piece, pieces), (first, count))
+                self._together(at)
 
-    def _one_by_one(
-        self, f: Function, a: Pointer, w: Pointer, place: Place, of: tuple[Value, Value], length: Value
-    ) -> None:
+    def _one_by_one(self, at: Item, length: Value) -> None:
         """All keys are in one period, so no block waits for another: all of them take the first one's memory."""
-        k, scoring, (first, count) = self.k, self.block.scoring, of
-        here = self._of_block(w, f.value(0))
-        k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
-        self._shrink(f, w, f.value(0))
-        with f.loop(0, count, name="block") as i:
-            rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
-            self._set_up(f, a, here, rows)
+        k, f, scoring = self.k, at.f, self.block.scoring
+        here = self._of_block(at.w, f.value(0))
+        self._share(at, here)
+        self._shrink(at, f.value(0))
+        with f.loop(0, at.count, name="block") as i:
+            rows = gather(k, f, at.a, here, at.place_of(i))
+            self._set_up(f, at.a, here, rows)
             with f.when(i == 0):
-                heads = {name: scoring.of_head(f, a, rows, name) for name in ("key", "value")}
+                heads = {name: scoring.of_head(f, at.a, rows, name) for name in ("key", "value")}
                 self.packs.begin(f, here, heads, f.value(0), length)
-            self.block.tiles(f, a, here, rows, f.value(0), None, careful=False)
+            self.block.tiles(f, at.a, here, rows, f.value(0), None, careful=False)
             self.waiting.end(f, here, rows.vectors)
-            self.block.finish(f, a, here, rows)
+            self.block.finish(f, at.a, here, rows)
 
-    def _together(
-        self, f: Function, a: Pointer, w: Pointer, place: Place, item: tuple[Value, Value, Value],
-        of: tuple[Value, Value],
-    ) -> None:  # fmt: skip
+    def _together(self, at: Item) -> None:
         """Period after period, every block of the run."""
-        k, (run, piece, pieces), (first, count) = self.k, item, of
+        k, f, a = self.k, at.f, at.a
         blocks = k.argument(f, a, "blocks")
-        begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
-        with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
-            k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
-            rows = gather(k, f, a, here, Place(place.batch, place.space, first + i))
-            self._set_up(f, a, here, rows)
-            begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
-        keys = [begin.value // k.key.period_keys * k.key.period_keys, end.value]
-        several = f.value(1, BOOL) if k.key.sinks else keys[1] - keys[0] > k.key.period_keys
-        if not k.key.split:
-            with f.when(several), f.loop(0, count, name="block") as i:
-                here = self._of_block(w, i)
-                self.block.start(f, a, here, Rows.kept(k, here), careful=False)
+        begin, end = self._set_up_all(at)
+        first, last = begin.value // k.key.period_keys * k.key.period_keys, end.value
+        several = f.value(1, BOOL) if k.key.sinks else last - first > k.key.period_keys
         if k.key.split:
             share = k.argument(f, a, "piece_keys")
-            keys = [(piece * share).max(keys[0]), (piece * share + share).min(keys[1])]
+            first, last = (at.piece * share).max(first), (at.piece * share + share).min(last)
+        else:
+            with f.when(several), self._each_block(at) as (_, here):
+                self.block.start(f, a, here, Rows.kept(k, here), careful=False)
         odd = f.variable(f.value(0))
-        number = place.batch * k.argument(f, a, "spaces") * blocks + place.space * blocks + first
-        with f.loop(keys[0], keys[1], k.key.period_keys, name="period") as corner:
-            self._period(f, a, w, count, corner, end.value, (several, number), odd)
-        self._end(f, a, w, count, (several, number), run, pieces, odd.value)
+        number = at.place.batch * k.argument(f, a, "spaces") * blocks + at.place.space * blocks
+        met = Met(several, number + at.place.block, odd)
+        with f.loop(first, last, k.key.period_keys, name="period") as corner:
+            self._period(at, met, corner, end.value)
+        if self.block.take_out is None:
+            self._end(at, met)
+        else:
+            self._end_together(at, met, self.block.take_out)
 
     def _of_block(self, w: Pointer, i: Value) -> Pointer:
         return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
 
+    @contextmanager
+    def _each_block(self, at: Item) -> Iterator[tuple[Value, Pointer]]:
+        """A loop over the run's blocks: which one, and its working memory."""
+        with at.f.loop(0, at.count, name="block") as i:
+            yield i, self._of_block(at.w, i)
+
+    # ---- before the first key ----
+
+    def _set_up_all(self, at: Item) -> tuple[Variable, Variable]:
+        """Make every block ready; the keys that some of them may see, from first to one past last."""
+        k, f = self.k, at.f
+        begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
+        with self._each_block(at) as (i, here):
+            self._share(at, here)
+            rows = gather(k, f, at.a, here, at.place_of(i))
+            self._set_up(f, at.a, here, rows)
+            begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
+        return begin, end
+
+    def _share(self, at: Item, here: Pointer) -> None:
+        """Tell a block where the parts lie that blocks share."""
+        shared = run_offsets(self.k.key, self.k.isa)["shared"]
+        self.k.shared(here).store((at.w + shared).address(), 8)
+
     def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
         """A block before its first key."""
-        k, scoring = self.k, self.block.scoring
+        k = self.k
         rows.keep(k, w)
         self.waiting.begin(f, w)
         if k.key.queries_in_rows:
             step = k.argument(f, a, "query_step")
             f.call(self.pack_queries, k.place(w, "query_rows"), step, rows.vectors, w)
         else:
-            scoring.load_queries(f, a, w, rows)
+            self.block.scoring.load_queries(f, a, w, rows)
             f.call(self.pack_queries, w, rows.vectors)
         f.call(self.block.clear, w, rows.vectors)
 
-    def _period(
-        self, f: Function, a: Pointer, w: Pointer, count: Value, corner: Value, end: Value,
-        kept: tuple[Value, Value], odd: Variable,
-    ) -> None:  # fmt: skip
-        """Every block's tiles of the period that begins at key `corner`, of the run's keys, which end at `end`."""
-        k, scoring = self.k, self.block.scoring
-        one = self._of_block(w, f.value(0))
-        heads = {name: scoring.of_head(f, a, Rows.kept(k, one), name) for name in ("key", "value")}
+    # ---- a period of keys ----
+
+    def _period(self, at: Item, met: Met, corner: Value, end: Value) -> None:
+        """Every block's tiles of the period that begins at key `corner`; the run's keys end at `end`."""
+        k, f, scoring = self.k, at.f, self.block.scoring
+        one = self._of_block(at.w, f.value(0))
+        heads = {name: scoring.of_head(f, at.a, Rows.kept(k, one), name) for name in ("key", "value")}
         self.packs.begin(f, one, heads, corner, end)
-        with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+        with self._each_block(at) as (i, here):
             rows = Rows.kept(k, here)
             with f.when((rows.begin < corner + k.key.period_keys) & (rows.end > corner)):
-                self.block.tiles(f, a, here, rows, corner, None, careful=False)
+                self.block.tiles(f, at.a, here, rows, corner, None, careful=False)
                 self.waiting.end(f, here, rows.vectors)
-                self._give_up(f, here, rows.vectors, odd)
-                if self.block.put_away is None:
-                    with f.when(kept[0]):
-                        f.call(self.block.join[False], a, here, rows.vectors)
-                else:
-                    shelf = self._shelf(f, a, kept[1] + i, corner)
-                    f.call(self.block.put_away, here, rows.vectors, shelf)
-                    f.call(self.block.clear, here, rows.vectors)
-
-    def _shrink(self, f: Function, w: Pointer, odd: Value) -> None:
-        """With care values shrink, lest a sum overflow, but not if that would make tiny ones vanish."""
-        one, by = f.value(1.0, self.k.compute), f.value(SHRINK, self.k.compute)
-        self.k.place(self._of_block(w, f.value(0)), "shrink").store((odd == TINY_VALUE).where(one, by))
+                self._give_up(f, here, rows.vectors, met.odd)
+                self._keep(at, met, (i, here, rows.vectors), corner)
 
     def _give_up(self, f: Function, w: Pointer, vectors: Value, odd: Variable) -> None:
         """A row's l is NaN if the unit cannot do it: then it will be done with care."""
@@ -179,48 +219,56 @@ class Run:
             total = k.table(w, "sum")
             total[g] = total[g] + tiny.where(f.value(NAN, k.vec), k.table(w, "unfit")[g])
 
-    def _shelf(self, f: Function, a: Pointer, block: Value, corner: Value) -> Pointer:
+    def _keep(self, at: Item, met: Met, block: tuple[Value, Pointer, Value], corner: Value) -> None:
+        """A block's state of a period joins the periods before, or waits on its shelf until all are there."""
+        f, (i, here, vectors) = at.f, block
+        if self.block.put_away is None:
+            with f.when(met.several):
+                f.call(self.block.join[False], at.a, here, vectors)
+        else:
+            f.call(self.block.put_away, here, vectors, self._shelf(at, met.block + i, corner))
+            f.call(self.block.clear, here, vectors)
+
+    def _shelf(self, at: Item, block: Value, corner: Value) -> Pointer:
         """Where a block's state of a period waits."""
-        k = self.k
+        k, f, a = self.k, at.f, at.a
         shelf = k.address(a, "shelves") + block * k.argument(f, a, "shelf_bytes")
         return shelf + corner // k.key.period_keys * k.argument(f, a, "state_bytes")
 
-    def _end(
-        self,
-        f: Function,
-        a: Pointer,
-        w: Pointer,
-        count: Value,
-        kept: tuple[Value, Value],
-        run: Value,
-        pieces: Value,
-        odd: Value,
-    ) -> None:
-        """Out with the results; where periods were shared, by whom comes last."""
-        k, block = self.k, self.block
-        if block.take_out is None:
-            self._shrink(f, w, odd)
-            with f.loop(0, count, name="block") as i:
-                here = self._of_block(w, i)
-                rows = Rows.kept(k, here)
-                with f.when(kept[0]):
-                    f.call(block.take_up, here, rows.vectors)
-                block.finish(f, a, here, rows)
-            return
+    # ---- after the last key ----
+
+    def _end(self, at: Item, met: Met) -> None:
+        """Out with the results."""
+        k, f, block = self.k, at.f, self.block
+        self._shrink(at, met.odd.value)
+        with self._each_block(at) as (_, here):
+            rows = Rows.kept(k, here)
+            with f.when(met.several):
+                f.call(block.take_up, here, rows.vectors)
+            block.finish(f, at.a, here, rows)
+
+    def _end_together(self, at: Item, met: Met, take_out: Function) -> None:
+        """Out with the results, by whom comes last of those who share the run's keys."""
+        k, f, block, odd = self.k, at.f, self.block, met.odd.value
         # Beside how many pieces are done it counts those that met something odd, in higher bits.
-        met = (f.value(1), ((odd & TINY_VALUE) << TINY_BITS), ((odd // HUGE_VALUE) << HUGE_BITS))
-        done = (k.address(a, "finished") + run * 8).claim(met[0] + met[1] + met[2], "acq_rel")
-        all_done = (done & (2**TINY_BITS - 1)) == pieces - 1
+        own = (f.value(1), ((odd & TINY_VALUE) << TINY_BITS), ((odd // HUGE_VALUE) << HUGE_BITS))
+        done = (k.address(at.a, "finished") + at.run * 8).claim(own[0] + own[1] + own[2], "acq_rel")
+        all_done = (done & (2**TINY_BITS - 1)) == at.pieces - 1
         with f.when(all_done):
             tiny, huge = ((done >> TINY_BITS) & (2**12 - 1)) != 0, (done >> HUGE_BITS) != 0
             others = tiny.unsigned(INT) * TINY_VALUE | huge.unsigned(INT) * HUGE_VALUE
-            self._shrink(f, w, odd | others)
-        with f.when(all_done), f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+            self._shrink(at, odd | others)
+        with f.when(all_done), self._each_block(at) as (i, here):
             rows = Rows.kept(k, here)
-            block.start(f, a, here, rows, careful=False)
+            block.start(f, at.a, here, rows, careful=False)
             with f.loop(rows.first_period(k), rows.end, k.key.period_keys, name="period") as corner:
-                f.call(block.take_out, here, rows.vectors, self._shelf(f, a, kept[1] + i, corner))
-                f.call(block.join[False], a, here, rows.vectors)
+                f.call(take_out, here, rows.vectors, self._shelf(at, met.block + i, corner))
+                f.call(block.join[False], at.a, here, rows.vectors)
             f.call(block.take_up, here, rows.vectors)
-            block.finish(f, a, here, rows)
+            block.finish(f, at.a, here, rows)
+
+    def _shrink(self, at: Item, odd: Value) -> None:
+        """With care values shrink, lest a sum overflow, but not if that would make tiny ones vanish."""
+        one, by = at.f.value(1.0, self.k.compute), at.f.value(SHRINK, self.k.compute)
+        place = self.k.place(self._of_block(at.w, at.f.value(0)), "shrink")
+        place.store((odd == TINY_VALUE).where(one, by))

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, few, formats, modify, tiles, transpose
+from sightline.cpu.kinds import BOOL, INT
 from sightline.cpu.rows import of_sequence
-from sightline.cpu.values import BOOL, INT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

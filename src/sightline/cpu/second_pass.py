@@ -19,12 +19,12 @@ from sightline.cpu import terms
 from sightline.cpu.consumers import chosen_consumers
 from sightline.cpu.consumers.consumer import Here
 from sightline.cpu.kernel import Kernel
+from sightline.cpu.kinds import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Place, gather
 from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.softmax import UNROLL
-from sightline.cpu.values import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 from sightline.cpu.workspace import TILE_BYTES, run_offsets
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 
 ENTRY = "attend"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, statistics
-from sightline.cpu.values import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
+from sightline.cpu.kinds import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import statistics
+from sightline.cpu.kinds import ADDRESS, INT, NEGATIVE_INFINITY
 from sightline.cpu.softmax import at_least, seen_nothing
-from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import LOG2_E, exp2
 from sightline.cpu.workspace import STATISTICS
 

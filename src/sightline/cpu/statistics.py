@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import INFINITY, INT, NEGATIVE_INFINITY
+from sightline.cpu.kinds import INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import log2
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
+from sightline.cpu.kinds import BYTE, I16
 from sightline.cpu.terms import PRODUCTS
-from sightline.cpu.values import BYTE, I16
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline import arrays
-from sightline.plan import ROW_BYTES
+from sightline.kernel_key import ROW_BYTES
 from sightline.see import Received, TopKeys
 
 if TYPE_CHECKING:

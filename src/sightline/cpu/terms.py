@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.kinds import ADDRESS, FLOAT, INT
 from sightline.cpu.transpose import gather_patch, transposed
-from sightline.cpu.values import ADDRESS, FLOAT, INT
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
-from sightline.plan import MATRIX_KEYS
+from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

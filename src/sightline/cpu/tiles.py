@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY
+from sightline.cpu.kinds import ADDRESS, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

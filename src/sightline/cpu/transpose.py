@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.values import ADDRESS, I16, I32, INT, Table, vector
+from sightline.cpu.kinds import ADDRESS, I16, I32, INT, vector
+from sightline.cpu.values import Table
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function

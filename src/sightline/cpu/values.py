@@ -9,74 +9,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from llvmlite import ir
 
+from sightline.cpu.kinds import (
+    ADDRESS,
+    BITS_OF,
+    BYTE,
+    I32,
+    INT,
+    Type,
+    bytes_of,
+    like,
+    mangled,
+    scalar,
+    vector,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sightline.cpu.emit import Function
 
-Type: TypeAlias = Any  # an llvmlite type
 Operand: TypeAlias = Union["Value", int, float]
-
-BOOL, BYTE, I16, I32, INT = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
-HALF, FLOAT, DOUBLE = ir.HalfType(), ir.FloatType(), ir.DoubleType()
-ADDRESS = ir.PointerType()
-INFINITY = float("inf")
-NEGATIVE_INFINITY = -INFINITY
-
-
-class _BFloat(ir.types.Type):  # type: ignore[misc]  # llvmlite is untyped
-    """LLVM's bfloat, which llvmlite does not know: only instructions that take pairs of them name it."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
-
-BFLOAT = _BFloat()
-_BITS_OF = {FLOAT: I32, DOUBLE: INT, HALF: I16}
-
-
-def bytes_of(kind: Type) -> int:
-    """Size of a number or a vector in memory."""
-    if isinstance(kind, ir.VectorType):
-        return int(kind.count) * bytes_of(kind.element)
-    if isinstance(kind, ir.IntType):
-        return max(1, int(kind.width) // 8)
-    return int(_BITS_OF[kind].width) // 8
-
-
-def vector(element: Type, lanes: int) -> Type:
-    """A vector type."""
-    return ir.VectorType(element, lanes)
-
-
-def like(kind: Type, element: Type) -> Type:
-    """`kind` with its element type replaced: a number stays a number, a vector keeps its lanes."""
-    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
-
-
-def scalar(kind: Type) -> Type:
-    """The element type of a vector; a number's own type."""
-    return kind.element if isinstance(kind, ir.VectorType) else kind
-
-
-def constant(kind: Type, number: float) -> Any:
-    """A constant of that type, the same in every lane."""
-    if isinstance(kind, ir.VectorType):
-        return ir.Constant(kind, [constant(kind.element, number)] * kind.count)
-    return ir.Constant(kind, int(number) if isinstance(kind, ir.IntType) else float(number))
-
-
-def mangled(kind: Type) -> str:
-    """LLVM's short name of a type inside an intrinsic's name: v16f32."""
-    element = scalar(kind)
-    name = f"i{element.width}" if isinstance(element, ir.IntType) else f"f{bytes_of(element) * 8}"
-    return f"v{kind.count}{name}" if isinstance(kind, ir.VectorType) else name
 
 
 class Value:
@@ -213,7 +165,7 @@ class Value:
 
     def bits(self) -> Value:
         """The same bits as integers."""
-        return Value(self.f, self.f.builder.bitcast(self.ir, like(self.kind, _BITS_OF[scalar(self.kind)])))
+        return Value(self.f, self.f.builder.bitcast(self.ir, like(self.kind, BITS_OF[scalar(self.kind)])))
 
     def as_bits_of(self, kind: Type) -> Value:
         """The same bits as another type of the same size."""

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import BYTE, DOUBLE, FLOAT, I16, I32, bytes_of, scalar
+from sightline.cpu.kinds import BYTE, DOUBLE, FLOAT, I16, I32, bytes_of, scalar
 
 if TYPE_CHECKING:
     from sightline.cpu.values import Value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.plan import BIAS_TILES, MATRIX_KEYS, PERIOD_TILES, register_tile
+from sightline.kernel_key import BIAS_TILES, MATRIX_KEYS, PERIOD_TILES, register_tile
 
 if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
-    from sightline.plan import KernelKey
+    from sightline.kernel_key import KernelKey
 
 MASK_WORD = 32  # keys per word of a packed mask
 STATISTICS = ("best", "mass", "heat", "reach")

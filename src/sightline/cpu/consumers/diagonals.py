@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, INT
+from sightline.cpu.kinds import ADDRESS, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.consumers.consumer import Here

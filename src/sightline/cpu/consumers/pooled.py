@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import ADDRESS, INT, Table
+from sightline.cpu.values import Table
 
 if TYPE_CHECKING:
     from sightline.cpu.consumers.consumer import Here

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
+from sightline.cpu.kinds import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable

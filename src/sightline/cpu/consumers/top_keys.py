@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.values import ADDRESS, INT, NEGATIVE_INFINITY, Table
+from sightline.cpu.kinds import ADDRESS, INT, NEGATIVE_INFINITY
+from sightline.cpu.values import Table
 from sightline.cpu.vmath import exp2
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.transpose import transposed
-from sightline.cpu.values import ADDRESS, INT
 
 if TYPE_CHECKING:
     from sightline.cpu.consumers.consumer import Here
