@@ -45,8 +45,11 @@ class Operand:
         self.stage = _stage(k, name, columns)
         make = {"rows": rows_into_tiles, "columns": columns_into_tiles}
         directly = {form: make[form](k, name, columns, k.key.dtype) for form in forms}
-        widened = {form: make[form](k, f"{name}.widened", columns, "float32") for form in forms}
-        self.functions = {False: directly, True: directly if k.key.dtype == "float32" else widened}
+        self.functions = {False: directly, True: directly}
+        if k.key.dtype != "float32":
+            self.functions[True] = {
+                form: make[form](k, f"{name}.widened", columns, "float32") for form in forms
+            }
 
     def pack(
         self, f: Function, a: Pointer, w: Pointer, rows: Pointer, n: Value,
