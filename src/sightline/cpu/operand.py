@@ -170,7 +170,8 @@ def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Functi
     come next, and bytes to the one after it.
     """
     key = k.key
-    exactly = dtype == "bfloat16" and not key.by_single_tiles
+    exactly = dtype == "bfloat16" and not key.by_single_tiles  # one term is the number itself
+    turn = None if exactly else _turn(k, name)
     parameters = (ADDRESS, INT, ADDRESS, *((ADDRESS, INT) if key.keys_in_place else ()))
     with k.module.function(f"columns_into_tiles.{name}", *parameters, returns=INT) as f:
         source, row, target, *soon = f.arguments()
@@ -180,24 +181,46 @@ def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Functi
                 for r in range(share := -(-MATRIX_KEYS // steps)):
                     for line in range(0, key.dim * 2, CACHE_LINE):
                         (soon[0] + ((d * share + r) * soon[1] + line)).prefetch(near=True)
-            words: list[list[Value]] = []
-            for pair in range(MATRIX_KEYS // 2):
-                terms = []
-                places = [
-                    source + (row * (2 * pair + u) + d * (TILE_ROWS * formats.size(dtype))) for u in range(2)
-                ]
-                if exactly:
-                    first, second = (place.load(vector(I16, k.lanes)).unsigned(I32) for place in places)
-                    words.append([first | second << 16])
-                    continue
-                for place in places:
-                    x = formats.load(place, dtype, FLOAT, k.lanes)
-                    odd.take(x)
-                    terms.append(split(x, key.terms, exact=exact_in(key.dtype, key.terms)))
-                words.append(in_pairs(*terms))
-            for n in range(key.terms):
-                tile = target + (d * (key.group_keys // MATRIX_KEYS) * key.terms + n) * TILE_BYTES
-                for r, made in enumerate(transposed([word[n] for word in words])):
-                    (tile + r * 64).store(made, k.vector_bytes)
+            corner = source + d * (TILE_ROWS * formats.size(dtype))
+            tile = target + d * (key.group_keys // MATRIX_KEYS * key.terms * TILE_BYTES)
+            if turn is None:
+                _turned_pairs(k, corner, row, tile)
+            else:
+                _pairs_by_terms(k, f, corner, row, tile, dtype, odd)
+                for n in range(key.terms):
+                    f.call(turn, tile + n * TILE_BYTES)
         f.give(odd.met())
+    return f
+
+
+def _turned_pairs(k: Kernel, corner: Pointer, row: Value, tile: Pointer) -> None:
+    """A transposed tile of pairs of bfloat16 rows, in registers."""
+    kind, words = vector(I16, k.lanes), []
+    for r in range(0, MATRIX_KEYS, 2):
+        first, second = ((corner + row * (r + u)).load(kind).unsigned(I32) for u in range(2))
+        words.append(first | second << 16)
+    for r, made in enumerate(transposed(words)):
+        (tile + r * k.vector_bytes).store(made, k.vector_bytes)
+
+
+def _pairs_by_terms(
+    k: Kernel, f: Function, corner: Pointer, row: Value, tile: Pointer, dtype: str, odd: Odd
+) -> None:
+    """Pairs of rows in terms, each term's in a tile, still to be transposed."""
+    exact = exact_in(k.key.dtype, k.key.terms)
+    with f.loop(0, MATRIX_KEYS // 2, name="pair") as r:
+        x = [formats.load(corner + row * (r * 2 + u), dtype, FLOAT, k.lanes) for u in range(2)]
+        for number in x:
+            odd.take(number)
+        for n, word in enumerate(in_pairs(*(split(number, k.key.terms, exact=exact) for number in x))):
+            (tile + n * TILE_BYTES + r * k.vector_bytes).store(word, k.vector_bytes)
+
+
+def _turn(k: Kernel, name: str) -> Function:
+    """Transpose a tile of words in place. Parameter: tile."""
+    with k.module.function(f"turn.{name}", ADDRESS) as f:
+        (tile,) = f.arguments()
+        rows = [(tile + r * k.vector_bytes).load(k.integers) for r in range(TILE_ROWS)]
+        for r, made in enumerate(transposed(rows)):
+            (tile + r * k.vector_bytes).store(made, k.vector_bytes)
     return f

@@ -52,7 +52,7 @@ class Packs:
         beyond = first - self._slot(w, "corner").load(INT, 8)
         bit, packed = f.value(1) << (beyond // self.k.key.tile_keys), self._slot(w, "packed")
         with f.when((packed.load(INT, 8) & bit) == 0):
-            f.call(self.pack_tile, a, w, first)
+            f.call(self.pack_tile, a, w, first, n)
             packed.store(packed.load(INT, 8) | bit, 8)
         if self.k.key.dtype == "float32":
             met, odd = self._slot(w, "met"), self._slot(w, "odd") + beyond // MATRIX_KEYS
@@ -92,11 +92,11 @@ class Packs:
         return start + (group * (together // MATRIX_KEYS * size) + rest * (k.key.terms * TILE_BYTES))
 
     def _pack_tile(self) -> Function:
-        """Pack a tile's keys and values. Parameters: arguments, workspace, its first key."""
+        """Pack a tile's keys and values. Parameters: arguments, workspace, first key, keys that the block sees."""
         k = self.k
-        with k.module.function("pack_tile", ADDRESS, ADDRESS, INT) as f:
-            a, w, first = f.arguments()
-            n = (self._slot(w, "end").load(INT, 8) - first).min(k.key.tile_keys)
+        with k.module.function("pack_tile", ADDRESS, ADDRESS, INT, INT) as f:
+            a, w, first, seen = f.arguments()
+            there = (self._slot(w, "end").load(INT, 8) - first).min(k.key.tile_keys)
             beyond = first - self._slot(w, "corner").load(INT, 8)
 
             def remember(j: Value, odd: Value) -> None:
@@ -104,14 +104,15 @@ class Packs:
 
             for name, operand in self.operands.items():
                 row = k.argument(f, a, f"{name}_row")
-                rows = self._slot(w, name).follow() + first * row
-                skip = n // MATRIX_KEYS * MATRIX_KEYS if name == "key" and k.key.keys_in_place else f.value(0)
-                place = functools.partial(self._place_of_row, w, name, beyond)
-                met = remember if name == "value" else _forget
+                rows, n = self._slot(w, name).follow() + first * row, there
+                if name == "key" and k.key.keys_in_place:  # what its tiles leave over
+                    whole = seen // MATRIX_KEYS * MATRIX_KEYS
+                    rows, n = rows + whole * row, seen - whole
                 soon = None
                 if name == "value" and k.key.keys_in_place:
                     soon = self._slot(w, "key").follow() + first * k.argument(f, a, "key_row")
-                operand.pack(f, a, w, rows + skip * row, n - skip, place, met, soon)
+                place = functools.partial(self._place_of_row, w, name, beyond)
+                operand.pack(f, a, w, rows, n, place, remember if name == "value" else _forget, soon)
         return f
 
     def _place_of_row(self, w: Pointer, name: str, beyond: Value, _form: str, j: Value) -> Pointer:

@@ -96,6 +96,7 @@ class Run:
         self.k, self.block, self.waiting, self.packs = k, block, waiting, packs
         pack = terms.pack_query_rows(k) if k.key.queries_in_rows else terms.pack_lanes(k, "query", k.key.dim)
         self.pack_queries = pack
+        self.set_up, self.finish = self._set_up(), self._finish()
 
     def attend(self, f: Function, a: Pointer, w: Pointer, item: Value) -> None:
         """Everything for one work item."""
@@ -114,19 +115,18 @@ class Run:
 
     def _one_by_one(self, at: Item, length: Value) -> None:
         """All keys are in one period, so no block waits for another: all of them take the first one's memory."""
-        k, f, scoring = self.k, at.f, self.block.scoring
+        f, scoring = at.f, self.block.scoring
         here = self._of_block(at.w, f.value(0))
         self._share(at, here)
         self._shrink(at, f.value(0))
         with f.loop(0, at.count, name="block") as i:
-            rows = gather(k, f, at.a, here, at.place_of(i))
-            self._set_up(f, at.a, here, rows)
+            rows = self._ready(at, here, i)
             with f.when(i == 0):
                 heads = {name: scoring.of_head(f, at.a, rows, name) for name in ("key", "value")}
                 self.packs.begin(f, here, heads, f.value(0), length)
             self.block.tiles(f, at.a, here, rows, f.value(0), None, careful=False)
             self.waiting.end(f, here, rows.vectors)
-            self.block.finish(f, at.a, here, rows)
+            f.call(self.finish, at.a, here)
 
     def _together(self, at: Item) -> None:
         """Period after period, every block of the run."""
@@ -164,12 +164,11 @@ class Run:
 
     def _set_up_all(self, at: Item) -> tuple[Variable, Variable]:
         """Make every block ready; the keys that some of them may see, from first to one past last."""
-        k, f = self.k, at.f
+        f = at.f
         begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
         with self._each_block(at) as (i, here):
             self._share(at, here)
-            rows = gather(k, f, at.a, here, at.place_of(i))
-            self._set_up(f, at.a, here, rows)
+            rows = self._ready(at, here, i)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
         return begin, end
 
@@ -178,18 +177,28 @@ class Run:
         shared = run_offsets(self.k.key, self.k.isa)["shared"]
         self.k.shared(here).store((at.w + shared).address(), 8)
 
-    def _set_up(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+    def _ready(self, at: Item, here: Pointer, i: Value) -> Rows:
         """A block before its first key."""
+        place = at.place_of(i)
+        at.f.call(self.set_up, at.a, here, place.batch, place.space, place.block)
+        return Rows.kept(self.k, here)
+
+    def _set_up(self) -> Function:
+        """Make a block ready. Parameters: arguments, workspace, the block's sequence, space and number."""
         k = self.k
-        rows.keep(k, w)
-        self.waiting.begin(f, w)
-        if k.key.queries_in_rows:
-            step = k.argument(f, a, "query_step")
-            f.call(self.pack_queries, k.place(w, "query_rows"), step, rows.vectors, w)
-        else:
-            self.block.scoring.load_queries(f, a, w, rows)
-            f.call(self.pack_queries, w, rows.vectors)
-        f.call(self.block.clear, w, rows.vectors)
+        with k.module.function("set_up", ADDRESS, ADDRESS, INT, INT, INT) as f:
+            a, w, *place = f.arguments()
+            rows = gather(k, f, a, w, Place(*place))
+            rows.keep(k, w)
+            self.waiting.begin(f, w)
+            if k.key.queries_in_rows:
+                step = k.argument(f, a, "query_step")
+                f.call(self.pack_queries, k.place(w, "query_rows"), step, rows.vectors, w)
+            else:
+                self.block.scoring.load_queries(f, a, w, rows)
+                f.call(self.pack_queries, w, rows.vectors)
+            f.call(self.block.clear, w, rows.vectors)
+        return f
 
     # ---- a period of keys ----
 
@@ -245,7 +254,7 @@ class Run:
             rows = Rows.kept(k, here)
             with f.when(met.several):
                 f.call(block.take_up, here, rows.vectors)
-            block.finish(f, at.a, here, rows)
+            f.call(self.finish, at.a, here)
 
     def _end_together(self, at: Item, met: Met, take_out: Function) -> None:
         """Out with the results, by whom comes last of those who share the run's keys."""
@@ -265,7 +274,14 @@ class Run:
                 f.call(take_out, here, rows.vectors, self._shelf(at, met.block + i, corner))
                 f.call(block.join[False], at.a, here, rows.vectors)
             f.call(block.take_up, here, rows.vectors)
-            block.finish(f, at.a, here, rows)
+            f.call(self.finish, at.a, here)
+
+    def _finish(self) -> Function:
+        """A block's results. Parameters: arguments, workspace."""
+        with self.k.module.function("finish", ADDRESS, ADDRESS) as f:
+            a, w = f.arguments()
+            self.block.finish(f, a, w, Rows.kept(self.k, w))
+        return f
 
     def _shrink(self, at: Item, odd: Value) -> None:
         """With care values shrink, lest a sum overflow, but not if that would make tiny ones vanish."""

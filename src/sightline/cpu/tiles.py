@@ -45,14 +45,17 @@ class Product:
 
 
 def inner(k: Kernel, p: Product) -> Function:
-    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, and top[i] = max_j S[j, i] if asked."""
+    """S[j, i] = Σ_d K[j, d]·Q[i, d] for keys j < n, and top[i] = max_j S[j, i] if asked.
+
+    On a matrix unit's machine it is seldom called, and written for one vector of rows at a time: less to compile.
+    """
     with k.module.function(p.name, *PARAMETERS) as f:
         w, keys, key_row, n, vectors, soon, soon_row = f.arguments()
         top = k.table(w, "top")
         if p.top:
             with f.loop(0, vectors) as g:
                 top[g] = f.value(NEGATIVE_INFINITY, k.vec)
-        for width, g in _vector_groups(k, f, vectors):
+        for width, g in _vector_groups(k, f, vectors, 1 if k.key.terms else k.tile.queries):
             with f.loop(0, n, k.tile.keys, name="keys") as j:
                 # The last group repeats the last key: a harmless copy of a score, and no read past the end.
                 numbers = [(j + t).min(n - 1) for t in range(k.tile.keys)]
@@ -230,12 +233,12 @@ def _unrolled(f: Function, end: int, step: Callable[[Value], None], by: int = 4)
         step(f.value(left))
 
 
-def _vector_groups(k: Kernel, f: Function, vectors: Value) -> Iterator[tuple[int, Value]]:
+def _vector_groups(k: Kernel, f: Function, vectors: Value, most: int = 0) -> Iterator[tuple[int, Value]]:
     """Cover the block's vectors of rows: full register tiles, then at most one of each smaller power of two.
 
     What the caller writes for each (width, first vector) is the body of a loop or of a branch.
     """
-    width = k.tile.queries
+    width = most or k.tile.queries
     whole = vectors - vectors % width
     with f.loop(0, whole, width, name="rows") as g:
         yield width, g

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
 
 
+UNROLL = 4
+
+
 def transposed(rows: list[Value]) -> list[Value]:
     """N vectors of n lanes → n vectors of their first lanes, second lanes, …: log2 n rounds of swaps."""
     n, distance = len(rows), 1
@@ -125,10 +128,12 @@ def _pairs_of_columns(k: Kernel, w: Pointer, g: Value, c: Value) -> list[Value]:
 
     What the product with 1 / l is off by is far below what a bfloat16 is rounded by.
     """
-    inverse, output = k.table(w, "fade")[g], k.table(w, "output")
-    rounded = [formats.rounded_to_bfloat16(output[c + i, g] * inverse) for i in range(2 * k.lanes)]
-    pairs = zip(rounded[::2], rounded[1::2], strict=True)
-    return [formats.blended(low >> 16, high).as_bits_of(k.vec) for low, high in pairs]
+    inverse, output, patch = k.table(w, "fade")[g], k.table(w, "output"), k.place(w, "patch")
+    with w.f.loop(0, k.lanes, UNROLL, name="pair") as first:
+        for i in (first + u for u in range(UNROLL)):
+            low, high = (formats.rounded_to_bfloat16(output[c + i * 2 + u, g] * inverse) for u in range(2))
+            (patch + i * k.vector_bytes).store(formats.blended(low >> 16, high), k.vector_bytes)
+    return [(patch + i * k.vector_bytes).load(k.vec, k.vector_bytes) for i in range(k.lanes)]
 
 
 def _divided(o: Value, divisor: Value, inverse: Value) -> Value:
