@@ -153,3 +153,14 @@ def test_scores_of_hundreds_have_weights_that_sum_to_one(dtype: Any) -> None:
     got = differentiate([q, k, v, g])
     np.testing.assert_allclose(np.asarray(got.value).sum(), g.astype(np.float64).sum(), rtol=2e-3, atol=0.1)
     assert np.abs(np.asarray(got.key, np.float64)).max() < 0.5 * np.abs(q).max() * np.finfo(dtype).eps * 300
+
+
+def test_an_lse_of_thousands_is_made_again() -> None:
+    """It is rounded by more than a weight may be off: a query's only key has weight 1."""
+    q, k, v, d_output = inputs(300, 300, 64)
+    q, only = q * np.float32(2000), np.eye(300, dtype=bool)
+    out, seen = sightline.attention(q, k, v, mask=only, scale=0.3, see=("lse",))
+    got = sightline.attention_vjp(q, k, v, out, seen.lse, d_output, mask=only, scale=0.3)
+    far = np.abs(seen.lse[0, 0]) > 1024
+    assert far.sum() > 200
+    np.testing.assert_allclose(np.asarray(got.value)[0, 0, far], d_output[0, 0, far], rtol=1e-6)
