@@ -254,6 +254,7 @@ def test_the_generator_is_imported_when_a_kernel_is_made_and_not_before() -> Non
     assert "sightline.cpu.run" in imported
     generator = {"emit", "values", "vmath", "tiles", "softmax", "forward", "second_pass", "consumers"}
     generator |= {"kinds", "terms", "strips", "amx", "packs", "halves", "patient", "runs"}
+    generator |= {"entry", "operand", "weighing", "backward", "backward_runs"}
     assert imported.isdisjoint({f"sightline.cpu.{room}" for room in generator})
 
 

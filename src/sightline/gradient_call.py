@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline import arrays, operands
+from sightline.cpu.signature import contiguous
 from sightline.kernel_key import SIZES
 from sightline.passes import readers
 
@@ -85,7 +86,7 @@ class GradientCall:
             self._made[name] = arrays.empty_like(like, shape, p.dtype)
         else:  # what was broadcast is summed at the end
             self._made[name] = np.empty(shape, arrays.to_numpy(self._views[name]).dtype)
-        spec = operands.heads_first(_contiguous(shape, p.dtype), p.layout)
+        spec = operands.heads_first(contiguous(shape, p.dtype), p.layout)
         self.specs[f"d_{name}"] = spec
         self.numbers[f"d_{name}"] = arrays.address(self._made[name])
 
@@ -139,15 +140,6 @@ class GradientCall:
     def _keep(self, slot: str, x: Array) -> None:
         self.numbers[slot] = x.ctypes.data
         self._kept.append(x)
-
-
-def _contiguous(shape: tuple[int, ...], dtype: str) -> Spec:
-    """A new array's form."""
-    size, strides = SIZES[dtype], []
-    for length in reversed(shape):
-        strides.append(size)
-        size *= max(length, 1)
-    return arrays.Spec(shape, tuple(reversed(strides)), dtype)
 
 
 def _summed(full: Array, shape: tuple[int, ...]) -> Array:

@@ -19,7 +19,7 @@ MATRIX_WORTH = {1: (MATRIX_FEW + 1, 12), 2: (MATRIX_FEW + 1, 16), 3: (256, 24)}
 
 def kernel_for(
     p: Problem, isa: Isa, see: tuple[str, ...], gradients: tuple[str, ...], *,
-    listed: bool, values: bool, second: bool, terms: int,
+    listed: bool, values: bool, first: KernelKey | None,
 ) -> KernelKey:  # fmt: skip
     """The kernel of a pass, but for whether its keys are split.
 
@@ -27,8 +27,8 @@ def kernel_for(
     """
     paired = p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if listed or gradients else _few(p, isa, paired=paired, values=values)
-    if not second:
-        terms = _terms(p, isa, few) if values and p.value_dim and "bias" not in gradients else 0
+    on_unit = values and p.value_dim > 0 and "bias" not in gradients
+    terms = first.terms if first is not None else _terms(p, isa, few) if on_unit else 0
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     in_place = few > 0 or terms > 0
     return KernelKey(
@@ -49,8 +49,8 @@ def kernel_for(
         scaled=modified or p.scale <= 0,
         softcap=p.softcap is not None,
         alibi=p.alibi_slopes is not None,
-        sinks=p.sinks is not None and not second,
-        dropout=p.dropout_p > 0 and values and not second,
+        sinks=p.sinks is not None and first is None,
+        dropout=p.dropout_p > 0 and values and first is None,
         few=few,
         see=see,
         listed=listed,

@@ -206,9 +206,8 @@ def plan(
     *,
     chosen: Chosen | None = None,
     values: bool = True,
-    second: bool = False,
+    first: KernelKey | None = None,
     gradients: tuple[str, ...] = (),
-    terms: int = 0,
 ) -> Plan:
     """Choose the kernel and the cutting for a problem.
 
@@ -218,12 +217,11 @@ def plan(
         see: what to say of the weights.
         chosen: the heads and queries it is about, if not all.
         values: whether there is an output to make; else only the weights are of interest.
-        second: whether this is the second pass, with the sums of the first.
+        first: the kernel of the first pass, if this is the second one, whose scores are to be the same.
         gradients: what the backward program is to make, if that is what is planned.
-        terms: of the first pass's kernel, for the second, whose scores are to be the same.
     """
-    p, listed = problem, chosen is not None
-    kernel = kernel_for(p, isa, see, gradients, listed=listed, values=values, second=second, terms=terms)
+    p, listed, second = problem, chosen is not None, first is not None
+    kernel = kernel_for(p, isa, see, gradients, listed=listed, values=values, first=first)
     folded = p.group > 1 and p.queries < kernel.block_rows and not listed and "bias" not in gradients
     shared = any(spec is not None and spec.strides[-3] == 0 for spec in (p.mask, p.bias))
     by_block = shared and p.heads > 1 and not second

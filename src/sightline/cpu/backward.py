@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import amx, derivative, derivative_terms, formats, packing, tiles, transpose
 from sightline.cpu.backward_runs import BackwardRun
+from sightline.cpu.entry import entry
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.key_sums import KeyHead
 from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.recompute import Recompute
 from sightline.cpu.rows import Place, gather, place_of
-from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.softmax import UNSEEN
 from sightline.kernel_key import PERIOD_TILES
 
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
     from sightline.kernel_key import KernelKey
 
-ENTRY = "attend"
-
 
 def generate(key: KernelKey, isa: Isa) -> str:
     """The LLVM IR of a whole kernel, `int64 attend(int64 *arguments, void *workspace, void *sums)`.
@@ -59,7 +57,7 @@ def generate(key: KernelKey, isa: Isa) -> str:
     k = Kernel(key, isa)
     block = Block(k)
     run = BackwardRun(k, block) if key.terms else None
-    with k.module.function("items" if run else ENTRY, ADDRESS, ADDRESS, ADDRESS, returns=INT) as f:
+    with entry(k, 3) as f:
         a, w, sums = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             if block.sums_over_queries:
@@ -69,8 +67,6 @@ def generate(key: KernelKey, isa: Isa) -> str:
                 f.give_if(item >= k.argument(f, a, "items"), 0)
                 (run or block).differentiate(f, a, w, *_blocks_of(k, f, a, item), None)
         f.give(1)
-    if run:
-        on_matrix_unit(k, ENTRY, f)
     return str(k.module)
 
 
@@ -143,6 +139,8 @@ class Block:
                 with f.when(rows.begin < rows.end):
                     reach.saw(rows.begin, rows.end)
             self.store(f, a, w, rows)
+        if reach is not None:
+            reach.join()
 
     def clear(self, f: Function, w: Pointer, rows: Rows) -> None:
         """DQ = 0."""

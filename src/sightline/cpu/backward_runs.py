@@ -26,7 +26,6 @@ from sightline.cpu import amx, derivative, packing
 from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Rows, gather, vectors_of
-from sightline.cpu.workspace import TILE_BYTES, run_offsets
 from sightline.kernel_key import PERIOD_TILES
 
 if TYPE_CHECKING:
@@ -66,9 +65,11 @@ class BackwardRun:
         """Everything for a run of `count` blocks, against all keys or those in reach."""
         k, size = self.k, self.k.key.tile_keys
         begin, end, far = (f.variable(f.value(start)) for start in (2**62, 0, 0))
+        one = k.begin_run(f, w, count)
+        for name, columns in self.sums_over_queries.items():
+            k.clear(f, one, f"{name}_sums", k.key.tile_keys * self._row(columns))
         with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
-            k.shared(here).store((w + run_offsets(k.key, k.isa)["shared"]).address(), 8)
+            here = self.k.block(w, i)
             rows = self._set_up(f, a, here, place(i), reach)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
             far.value = far.value | self._remembered(here, FAR).load(INT, 8)
@@ -83,14 +84,11 @@ class BackwardRun:
             if self.block.makes_query:
                 ends = corner // size % PERIOD_TILES == PERIOD_TILES - 1
                 with f.loop(0, ends.where(count, 0), name="block") as i:
-                    here = self._of_block(w, i)
+                    here = self.k.block(w, i)
                     self.block.settle(f, here, Rows.kept(k, here))
         with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+            here = self.k.block(w, i)
             self.block.store(f, a, here, Rows.kept(k, here))
-
-    def _of_block(self, w: Pointer, i: Value) -> Pointer:
-        return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
 
     def _remembered(self, w: Pointer, slot: int) -> Pointer:
         return self.k.place(w, "rows") + 8 * slot
@@ -106,11 +104,6 @@ class BackwardRun:
         for slot, flag in (FITS, fits & self._finite(f, w, "delta", rows.vectors)), (FAR, far):
             self._remembered(w, slot).store(flag.unsigned(INT), 8)
         self.block.clear(f, w, rows)
-        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as byte:
-            (k.place(w, "nothing") + byte).store(f.zeros(k.vec), k.vector_bytes)
-        for name, columns in self.sums_over_queries.items():
-            with f.loop(0, k.key.tile_keys * self._row(columns), k.vector_bytes, name="zero") as byte:
-                (k.place(w, f"{name}_sums") + byte).store(f.zeros(k.vec), k.vector_bytes)
         return rows
 
     def _finite(self, f: Function, w: Pointer, part: str, vectors: Value) -> Value:
@@ -129,7 +122,7 @@ class BackwardRun:
         self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, names: tuple[str, ...]
     ) -> Value:
         """Pack a tile for all blocks; whether all of it fits the unit."""
-        one = self._of_block(w, f.value(0))
+        one = self.k.block(w, f.value(0))
         rows, odd = Rows.kept(self.k, one), f.value(0)
         for name in names:
             head = self.again.scoring.of_head(f, a, rows, name)
@@ -143,7 +136,7 @@ class BackwardRun:
         """Every block of which some row may see the tile: its first key, whether it fits the unit."""
         k, (corner, fine) = self.k, tile
         with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+            here = self.k.block(w, i)
             rows = Rows.kept(k, here)
             last = (corner + k.key.tile_keys).min(rows.end)
             full = ((corner >= rows.full_begin) & (last <= rows.full_end)).unsigned(INT)
@@ -157,18 +150,18 @@ class BackwardRun:
         """Largest score and sum of weights of each row, where some row's lse does not tell."""
         k = self.k
         with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+            here = self.k.block(w, i)
             self.again.begin_far(f, a, here, Rows.kept(k, here))
         with f.loop(*keys, k.key.tile_keys, name="tile") as corner:
             fine = self._packed(f, a, w, corner, (keys[1] - corner).min(k.key.tile_keys), ("key",))
             self._each_block(f, a, w, count, (corner, fine), self.far_tile)
         with f.loop(0, count, name="block") as i:
-            here = self._of_block(w, i)
+            here = self.k.block(w, i)
             derivative.replace_far(k, f, a, here, Rows.kept(k, here).vectors)
 
     def _join(self, f: Function, w: Pointer, reach: Reach, first: Value, n: Value) -> None:
         """What the run adds to dK and dV of the tile joins what those before did."""
-        one = self._of_block(w, f.value(0))
+        one = self.k.block(w, f.value(0))
         for name, columns in self.sums_over_queries.items():
             sums, size = self.k.place(one, f"{name}_sums"), n * self._row(columns)
             packing.join(self.k, f, sums, reach.of_key(name, first), f.value(0), size)

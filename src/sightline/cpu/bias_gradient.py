@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import derivative, formats, packing, transpose
+from sightline.cpu.entry import entry
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.recompute import Recompute
@@ -33,7 +34,7 @@ def generate(key: KernelKey, isa: Isa) -> str:
     """The LLVM IR of a whole kernel, called as `backward.generate`'s; it has no use for the last argument."""
     k = Kernel(key, isa)
     part = _Part(k)
-    with k.module.function("attend", ADDRESS, ADDRESS, ADDRESS, returns=INT) as f:
+    with entry(k, 3) as f:
         a, w, _ = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             item = a.claim(1)

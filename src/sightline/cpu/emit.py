@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from sightline.cpu.isa import Isa
 
 
+ENTRY = "attend"  # the name of the function that a kernel is called by
+
+
 class Module:
     """One LLVM module, for one instruction set."""
 
@@ -35,7 +38,7 @@ class Module:
 
     @contextmanager
     def function(self, name: str, *kinds: Type, returns: Type | None = None) -> Iterator[Function]:
-        """Write a function; the one named "attend" is visible from outside, the others are its parts."""
+        """Write a function; the one named ENTRY is visible from outside, the others are its parts."""
         function = Function(self, name, kinds, returns or ir.VoidType())
         yield function
         if returns is None:
@@ -53,7 +56,7 @@ class Function:
     def __init__(self, module: Module, name: str, kinds: Sequence[Type], returns: Type) -> None:
         self.module, self.isa = module, module.isa
         self.ir = ir.Function(module.ir, ir.FunctionType(returns, kinds), name)
-        if name != "attend":
+        if name != ENTRY:
             self.ir.linkage = "internal"
             self.ir.attributes.add("noinline")
         self.ir.attributes.add("nounwind")

@@ -36,10 +36,11 @@ from sightline.cpu import (
     tiles,
     transpose,
 )
+from sightline.cpu.entry import entry
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.rows import gather, keep_bad_rows, place_of
-from sightline.cpu.runs import Run, on_matrix_unit
+from sightline.cpu.runs import Run
 from sightline.cpu.scoring import Scoring
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
     from sightline.kernel_key import KernelKey
-
-ENTRY = "attend"
 
 
 def generate(key: KernelKey, isa: Isa) -> str:
@@ -60,16 +59,13 @@ def generate(key: KernelKey, isa: Isa) -> str:
     k = Kernel(key, isa)
     block = Block(k)
     worker = Run(k, block, block.waiting, block.packs) if block.waiting and block.packs else block
-    name = "items" if key.terms else ENTRY
-    with k.module.function(name, ADDRESS, ADDRESS, returns=INT) as items:
-        a, w = items.arguments()
-        with items.loop(0, k.argument(items, a, "slice_items"), name="item"):
+    with entry(k, 2) as f:
+        a, w = f.arguments()
+        with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             item = a.claim(1)
-            items.give_if(item >= k.argument(items, a, "items"), 0)
-            worker.attend(items, a, w, item)
-        items.give(1)
-    if key.terms:
-        on_matrix_unit(k, ENTRY, items)
+            f.give_if(item >= k.argument(f, a, "items"), 0)
+            worker.attend(f, a, w, item)
+        f.give(1)
     return str(k.module)
 
 
@@ -218,9 +214,10 @@ class Block:
         with k.module.function(name, *kinds, returns=INT) as f:
             a, w, keys, values, first, n, rows, full = f.arguments()
             vectors, waiting = (rows + (k.lanes - 1)) // k.lanes, None if careful else self.waiting
+            waits = k.key.masks_weights and not careful
             # What waits has no gaps.
             leave = functools.partial(f.call, waiting.flush, w, vectors) if waiting else None
-            full = self.scoring.skip_empty(f, a, w, first, n, rows, full, leave, careful=careful)
+            full = self.scoring.skip_empty(f, a, w, first, n, rows, full, leave, waits=waits)
             if self.packs is not None and not careful:
                 keys, values, soon = self.packs.tile(f, a, w, first, n)
             else:

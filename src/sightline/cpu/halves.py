@@ -19,11 +19,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, formats, statistics, terms
+from sightline.cpu import amx, formats, terms, weighing
 from sightline.cpu.kinds import ADDRESS, BOOL, HALF, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.vmath import exp2
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -112,9 +111,8 @@ def _power(t: Value) -> Value:
 
 
 def _addend(k: Kernel, w: Pointer, g: Value) -> Value:
-    """What turns S·c into the sum. A row that has seen nothing yet has m = −∞: subtract 0 instead."""
-    m = k.table(w, "high")[g]
-    return -(seen_nothing(m).where(0.0, m) - (ORIGIN + BIAS + ROUND))
+    """What turns S·c into the sum."""
+    return -(weighing.lowered(k.table(w, "high")[g]) - (ORIGIN + BIAS + ROUND))
 
 
 def _misfits(k: Kernel, w: Pointer, g: Value) -> Value:
@@ -129,20 +127,12 @@ def _rise(k: Kernel) -> Function:
     """
     with k.module.function("rise", ADDRESS, ADDRESS, INT, INT) as f:
         a, w, n, g = f.arguments()
-        high, output, c = k.table(w, "high"), k.table(w, "output"), k.number(a, "exponent")
-        m_old, largest = high[g], amx.largest_score(k, f, w, n, g)
-        fits = ~seen_nothing(m_old) & (largest.fma(c, _addend(k, w, g)) < BEYOND)
+        c, largest = k.number(a, "exponent"), amx.largest_score(k, f, w, n, g)
+        fits = ~seen_nothing(k.table(w, "high")[g]) & (largest.fma(c, _addend(k, w, g)) < BEYOND)
         even = 1.5 * ORIGIN  # so that m, too, has no more bits after the point
         scaled = ((largest * c + LIFT).max(LOWEST[k.element_bytes]) + even) - even
-        scaled = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled).max(m_old)
-        m = fits.where(m_old, scaled)
-        climbed = m_old - seen_nothing(m).where(0.0, m)
-        faded = fits.where(1.0, exp2(climbed))
-        high[g] = m
-        if k.key.see:
-            k.table(w, "climbed")[g], k.table(w, "fade")[g] = fits.where(0.0, climbed), faded
-        with f.when((m_old > NEGATIVE_INFINITY).any()), f.loop(0, k.key.value_dim + 1, name="dim") as d:
-            output[d, g] = output[d, g] * faded
+        m = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled)
+        weighing.rise(k, f, w, g, fits, m, k.key.value_dim + 1)
     return f
 
 
@@ -153,20 +143,13 @@ def _watch(k: Kernel) -> Function:
     """
     with k.module.function("watch", ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, g = f.arguments()
-        c, m, scores = k.number(a, "exponent"), k.table(w, "high")[g], k.table(w, "scores")
-        minus_m = -seen_nothing(m).where(0.0, m)
-        seen = statistics.Tile(k, f, w, g, UNROLL)
-        sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
+        made = weighing.Weighing(k, f, a, w, g)
         with f.loop(0, amx.whole_tiles(n), UNROLL, name="keys") as j:
-            for u, total in enumerate(sums):
-                x = scores[j + u, g].fma(c, minus_m)
-                p = exp2(x, k.key.terms)
-                total.value = total.value + p
-                seen.add(u, p, x, first + j + u)
-        tile_sum = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
+            for u in range(UNROLL):
+                made.weight(j, u, first + j + u)
         climbed, faded = k.table(w, "climbed")[g], k.table(w, "fade")[g]
-        seen.rise(k.table(w, "top")[g], climbed, faded)
-        seen.end(tile_sum)
+        made.seen.rise(k.table(w, "top")[g], climbed, faded)
+        made.seen.end(made.total())
         whole = k.table(w, "seen_sum")
-        whole[g] = whole[g].fma(faded, tile_sum)
+        whole[g] = whole[g].fma(faded, made.total())
     return f

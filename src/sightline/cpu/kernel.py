@@ -9,7 +9,7 @@ from sightline.cpu.arguments import SLOT
 from sightline.cpu.emit import Module
 from sightline.cpu.kinds import BFLOAT, DOUBLE, I32, INT, bytes_of, vector
 from sightline.cpu.values import Pointer, Table
-from sightline.cpu.workspace import ROW_NUMBERS, Workspace
+from sightline.cpu.workspace import ROW_NUMBERS, TILE_BYTES, Workspace, run_offsets
 from sightline.kernel_key import register_tile
 
 if TYPE_CHECKING:
@@ -81,6 +81,24 @@ class Kernel:
     def shared(self, workspace: Pointer) -> Pointer:
         """The place that says where the parts begin that a block shares with others."""
         return workspace + (self.workspace.offset("rows") + 8 * (ROW_NUMBERS - 1))
+
+    def block(self, run: Pointer, i: Value) -> Pointer:
+        """The working memory of one of the blocks of a run, on a matrix unit."""
+        return run + (i * self.workspace.bytes + run_offsets(self.key, self.isa)["blocks"])
+
+    def begin_run(self, f: Function, run: Pointer, count: Value) -> Pointer:
+        """Tell a run's blocks where the parts lie that they share; a tile of zeros. Gives the first block."""
+        together = (run + run_offsets(self.key, self.isa)["shared"]).address()
+        with f.loop(0, count, name="block") as i:
+            self.shared(self.block(run, i)).store(together, 8)
+        first = self.block(run, f.value(0))
+        self.clear(f, first, "nothing", TILE_BYTES)
+        return first
+
+    def clear(self, f: Function, w: Pointer, part: str, size: int) -> None:
+        """The first bytes of a part, whole vectors, are 0."""
+        with f.loop(0, size, self.vector_bytes, name="clear") as byte:
+            (self.place(w, part) + byte).store(f.zeros(self.vec), self.vector_bytes)
 
     def in_words(self, workspace: Pointer, part: str) -> Pointer:
         """Where the products find a part that has a second form, in pairs of bfloat16."""

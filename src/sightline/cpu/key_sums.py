@@ -53,7 +53,6 @@ class KeyHead:
             return Place(batch, head * per_head + (first + i) // blocks, (first + i) % blocks)
 
         self.worker.differentiate(f, a, self.w, last - first, place, reach)
-        reach.join()
         self.next_unit.store(last)
         with f.when(last >= units):
             self._store(batch, head, begin, end)
@@ -82,11 +81,9 @@ class Reach:
         self.parts: dict[str, tuple[Pointer, int, Pointer]] = {}
         for name, columns in worker.sums_over_queries.items():
             size = (end - begin) * self.row(columns)
-            if not self.k.key.terms:
-                self.parts[name] = sums, columns, sums + size
-                sums = sums + size
-            else:  # a run's sums wait elsewhere, for a tile alone
-                self.parts[name] = sums, columns, sums
+            # On a matrix unit recent sums wait elsewhere, a tile's alone (backward_runs).
+            recent, sums = sums, sums if self.k.key.terms else sums + size
+            self.parts[name] = recent, columns, sums
             sums = sums + size
 
     def row(self, columns: int) -> int:
@@ -103,9 +100,7 @@ class Reach:
         self.first.value, self.last.value = self.first.value.min(begin), self.last.value.max(end)
 
     def join(self) -> None:
-        """Put the sums of these blocks to those before, unless a run has."""
-        if self.k.key.terms:
-            return
+        """Put the sums of these blocks to those before."""
         for recent, columns, kept in self.parts.values():
             first, last = ((edge.value - self.begin) * self.row(columns) for edge in (self.first, self.last))
             packing.join(self.k, self.f, recent, kept, first, last)

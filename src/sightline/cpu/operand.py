@@ -9,6 +9,7 @@ go by a place where they lie side by side, widened to float32.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
@@ -43,7 +44,9 @@ class Operand:
     def __init__(self, k: Kernel, name: str, columns: int, forms: tuple[str, ...]) -> None:
         self.k, self.name, self.columns, self.forms = k, name, columns, forms
         self.stage = _stage(k, name, columns)
-        make = {"rows": rows_into_tiles, "columns": columns_into_tiles}
+        make: dict[str, Callable[..., Function]] = {"rows": rows_into_tiles}
+        if "columns" in forms:
+            make["columns"] = functools.partial(columns_into_tiles, turn=_turn(k, name))
         directly = {form: make[form](k, name, columns, k.key.dtype) for form in forms}
         self.functions = {False: directly, True: directly}
         if k.key.dtype != "float32":
@@ -163,15 +166,14 @@ def rows_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
     return f
 
 
-def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Function:
-    """MATRIX_KEYS rows into transposed tiles. Gives what is odd about them.
+def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str, turn: Function) -> Function:
+    """MATRIX_KEYS rows into transposed tiles. Gives what is odd about them. `turn` is what `_turn` makes.
 
     Parameters: first row, bytes to the next, target; and where keys are read in place, the first of those that
     come next, and bytes to the one after it.
     """
     key = k.key
     exactly = dtype == "bfloat16" and not key.by_single_tiles  # one term is the number itself
-    turn = None if exactly else _turn(k, name)
     parameters = (ADDRESS, INT, ADDRESS, *((ADDRESS, INT) if key.keys_in_place else ()))
     with k.module.function(f"columns_into_tiles.{name}", *parameters, returns=INT) as f:
         source, row, target, *soon = f.arguments()
@@ -183,7 +185,7 @@ def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str) -> Functi
                         (soon[0] + ((d * share + r) * soon[1] + line)).prefetch(near=True)
             corner = source + d * (TILE_ROWS * formats.size(dtype))
             tile = target + d * (key.group_keys // MATRIX_KEYS * key.terms * TILE_BYTES)
-            if turn is None:
+            if exactly:
                 _turned_pairs(k, corner, row, tile)
             else:
                 _pairs_by_terms(k, f, corner, row, tile, dtype, odd)

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import amx, dropout, halves, statistics, terms
+from sightline.cpu import amx, dropout, halves, statistics, terms, weighing
 from sightline.cpu.kinds import ADDRESS, BOOL, I16, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.modify import Allowed
 from sightline.cpu.softmax import LOWEST, UNROLL, seen_nothing
-from sightline.cpu.vmath import exp2
 from sightline.cpu.workspace import TILE_BYTES
 
 if TYPE_CHECKING:
@@ -40,16 +39,18 @@ class Waiting:
         mask = modify if k.key.masks_weights and not k.key.modified else None
         self.weights = (halves.weights if k.key.in_halves else _weights)(k, self.flush, mask)
 
+    def begin_run(self, f: Function, w: Pointer) -> None:
+        """The tile whose first row is ones."""
+        k = self.k
+        if k.key.in_halves:
+            k.clear(f, w, "ones", TILE_BYTES)
+            k.place(w, "ones").store(f.value(0x3F80, vector(I16, 2 * k.lanes)), k.vector_bytes)
+
     def begin(self, f: Function, w: Pointer) -> None:
-        """Nothing waits; the tile of zeros is zero."""
+        """Nothing waits."""
         k = self.k
         self._keys(w).store(f.value(0), 8)
-        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as place:
-            (k.place(w, "nothing") + place).store(f.zeros(k.vec), k.vector_bytes)
         if k.key.in_halves:
-            with f.loop(0, TILE_BYTES, k.vector_bytes, name="ones") as place:
-                (k.place(w, "ones") + place).store(f.zeros(k.vec), k.vector_bytes)
-            k.place(w, "ones").store(f.value(0x3F80, vector(I16, 2 * k.lanes)), k.vector_bytes)
             with f.loop(0, k.block_rows // k.lanes, name="rows") as g:
                 k.table(w, "output")[k.key.value_dim, g] = f.zeros(k.vec)
 
@@ -142,19 +143,10 @@ def _rise(k: Kernel) -> Function:
     """
     with k.module.function("rise", ADDRESS, ADDRESS, INT, INT) as f:
         a, w, n, g = f.arguments()
-        high, fade, output = (k.table(w, part) for part in ("high", "fade", "output"))
-        m_old, fits = high[g], _fits(k, w, g)
         largest = amx.largest_score(k, f, w, n, g)
         scaled = (largest * k.number(a, "exponent")).max(LOWEST[k.element_bytes])
-        scaled = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled).max(m_old)
-        m = fits.where(m_old, scaled)
-        climbed = m_old - seen_nothing(m).where(0.0, m)
-        faded = fits.where(1.0, exp2(climbed))
-        high[g], fade[g] = m, faded
-        if k.key.see:
-            k.table(w, "climbed")[g] = climbed
-        with f.when((m_old > NEGATIVE_INFINITY).any()), f.loop(0, k.key.value_dim, name="dim") as d:
-            output[d, g] = output[d, g] * faded
+        m = seen_nothing(largest).where(NEGATIVE_INFINITY, scaled)
+        weighing.rise(k, f, w, g, _fits(k, w, g), m, k.key.value_dim)
     return f
 
 
@@ -165,21 +157,12 @@ def _attempt(k: Kernel) -> Function:
     """
     with k.module.function("attempt", ADDRESS, ADDRESS, INT, INT, INT) as f:
         a, w, first, n, g = f.arguments()
-        c, m, scores = k.number(a, "exponent"), k.table(w, "high")[g], k.table(w, "scores")
-        # A row that has seen nothing yet has m = −inf: subtract 0 instead, −inf − (−inf) is NaN.
-        minus_m = -seen_nothing(m).where(0.0, m)
-        seen = statistics.Tile(k, f, w, g, UNROLL)
+        made = weighing.Weighing(k, f, a, w, g)
         drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
-        sums = [f.variable(f.zeros(k.vec)) for _ in range(UNROLL)]
         tiles, waiting = k.place(w, "weight_tiles"), k.place(w, "waiting").load(INT, 8)
 
         def weight(j: Value, u: int, allowed: Allowed | None) -> Value:
-            x = scores[j + u, g].fma(c, minus_m)
-            p = exp2(x, k.key.terms)
-            if allowed is not None:
-                p = allowed.choose(u, p, 0.0)
-            sums[u % UNROLL].value = sums[u % UNROLL].value + p
-            seen.add(u % UNROLL, p, x, first + j + u)
+            p = made.weight(j, u, first + j + u, allowed)
             return p if drop is None else drop.kept(first + j + u).where(p, 0.0)
 
         with f.loop(0, amx.whole_tiles(n), TOGETHER, name="keys") as j:
@@ -188,7 +171,7 @@ def _attempt(k: Kernel) -> Function:
             for u in range(0, TOGETHER, 2):
                 both = (weight(j, v, allowed) for v in (u, u + 1))
                 terms.store_pair(k, place + u // 2 * k.vector_bytes, *both)
-        k.table(w, "tile_sum")[g] = (sums[0].value + sums[1].value) + (sums[2].value + sums[3].value)
-        for part, total in seen.totals().items():
+        k.table(w, "tile_sum")[g] = made.total()
+        for part, total in made.seen.totals().items():
             k.table(w, f"tile_{part}")[g] = total
     return f

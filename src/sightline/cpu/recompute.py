@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sightline.cpu.rows import Rows
     from sightline.cpu.values import Pointer, Value
 
+PACKED = {"query": "queries", "out": "outs", "d_out": "d_outs"}
+"""The part with an operand's rows side by side."""
+
 Tile = tuple["Pointer", "Pointer", "Value", "Value"]
 """Its first key and value, the key's number, keys in the tile."""
 
@@ -42,8 +45,8 @@ class Recompute:
                 terms.pack_lanes(k, "d_out", key.value_dim),
             ]
             self.pack_rows = {
-                name: terms.pack_rows(k, f"{part}s", columns)
-                for name, part, columns in (("query", "querie", key.dim), ("d_out", "d_out", key.value_dim))
+                name: terms.pack_rows(k, PACKED[name], columns)
+                for name, columns in (("query", key.dim), ("d_out", key.value_dim))
             }
         else:
             self.far_tile = self._far_tile()
@@ -70,7 +73,7 @@ class Recompute:
     def _pack(self, f: Function, a: Pointer, w: Pointer, rows: Rows, name: str, columns: int) -> Value:
         """The block's rows of an operand side by side; whether they are finite."""
         k = self.k
-        part = "queries" if name == "query" else f"{name}s"
+        part = PACKED[name]
         table, step, total = (
             k.place(w, f"{name}_rows"),
             k.argument(f, a, f"{name}_step"),

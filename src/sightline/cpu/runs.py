@@ -20,12 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sightline.cpu import strips, terms
+from sightline.cpu import terms
 from sightline.cpu.kinds import ADDRESS, BOOL, INT
 from sightline.cpu.rows import Place, Rows, gather, of_sequence, place_of, sequence_number
 from sightline.cpu.softmax import SHRINK
 from sightline.cpu.terms import HUGE_VALUE, TINY_VALUE
-from sightline.cpu.workspace import run_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,16 +38,6 @@ if TYPE_CHECKING:
 
 NAN = float("nan")
 TINY_BITS, HUGE_BITS = 32, 44
-
-
-def on_matrix_unit(k: Kernel, name: str, work: Function) -> None:
-    """An entry that has the unit's registers set up for as long as `work`, of the same parameters, goes on."""
-    with k.module.function(name, *[ADDRESS] * len(work.arguments()), returns=INT) as f:
-        given = f.arguments()
-        strips.configure(f, given[1] + run_offsets(k.key, k.isa)["config"])
-        more = f.call(work, *given)
-        strips.release(f)
-        f.give(more)
 
 
 @dataclass(frozen=True)
@@ -102,6 +91,7 @@ class Run:
         """Everything for one work item."""
         k = self.k
         at = Item.of(k, f, a, w, item)
+        self.waiting.begin_run(f, k.begin_run(f, w, at.count))
         # A sink waits for the first period, and a float32's odd numbers say how the whole run is done with care.
         if k.key.split or k.key.sinks or k.key.dtype == "float32":
             self._together(at)
@@ -116,8 +106,7 @@ class Run:
     def _one_by_one(self, at: Item, length: Value) -> None:
         """All keys are in one period, so no block waits for another: all of them take the first one's memory."""
         f, scoring = at.f, self.block.scoring
-        here = self._of_block(at.w, f.value(0))
-        self._share(at, here)
+        here = self.k.block(at.w, f.value(0))
         self._shrink(at, f.value(0))
         with f.loop(0, at.count, name="block") as i:
             rows = self._ready(at, here, i)
@@ -151,14 +140,11 @@ class Run:
         else:
             self._end_together(at, met, self.block.take_out)
 
-    def _of_block(self, w: Pointer, i: Value) -> Pointer:
-        return w + (i * self.k.workspace.bytes + run_offsets(self.k.key, self.k.isa)["blocks"])
-
     @contextmanager
     def _each_block(self, at: Item) -> Iterator[tuple[Value, Pointer]]:
         """A loop over the run's blocks: which one, and its working memory."""
         with at.f.loop(0, at.count, name="block") as i:
-            yield i, self._of_block(at.w, i)
+            yield i, self.k.block(at.w, i)
 
     # ---- before the first key ----
 
@@ -167,15 +153,9 @@ class Run:
         f = at.f
         begin, end = (f.variable(f.value(start)) for start in (2**62, 0))
         with self._each_block(at) as (i, here):
-            self._share(at, here)
             rows = self._ready(at, here, i)
             begin.value, end.value = begin.value.min(rows.begin), end.value.max(rows.end)
         return begin, end
-
-    def _share(self, at: Item, here: Pointer) -> None:
-        """Tell a block where the parts lie that blocks share."""
-        shared = run_offsets(self.k.key, self.k.isa)["shared"]
-        self.k.shared(here).store((at.w + shared).address(), 8)
 
     def _ready(self, at: Item, here: Pointer, i: Value) -> Rows:
         """A block before its first key."""
@@ -205,7 +185,7 @@ class Run:
     def _period(self, at: Item, met: Met, corner: Value, end: Value) -> None:
         """Every block's tiles of the period that begins at key `corner`; the run's keys end at `end`."""
         k, f, scoring = self.k, at.f, self.block.scoring
-        one = self._of_block(at.w, f.value(0))
+        one = self.k.block(at.w, f.value(0))
         heads = {name: scoring.of_head(f, at.a, Rows.kept(k, one), name) for name in ("key", "value")}
         self.packs.begin(f, one, heads, corner, end)
         with self._each_block(at) as (i, here):
@@ -286,5 +266,5 @@ class Run:
     def _shrink(self, at: Item, odd: Value) -> None:
         """With care values shrink, lest a sum overflow, but not if that would make tiny ones vanish."""
         one, by = at.f.value(1.0, self.k.compute), at.f.value(SHRINK, self.k.compute)
-        place = self.k.place(self._of_block(at.w, at.f.value(0)), "shrink")
+        place = self.k.place(self.k.block(at.w, at.f.value(0)), "shrink")
         place.store((odd == TINY_VALUE).where(one, by))

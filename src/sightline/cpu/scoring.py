@@ -57,11 +57,11 @@ class Scoring:
 
     def skip_empty(
         self, f: Function, a: Pointer, w: Pointer, first: Value, n: Value, rows: Value, full: Value,
-        before: Callable[[], object] | None = None, *, careful: bool = True,
+        before: Callable[[], object] | None = None, *, waits: bool = False,
     ) -> Value:  # fmt: skip
         """Leave the tile's function if the mask lets no row see any of its keys; whether all rows see it all.
 
-        `before` writes what is to be done before leaving.
+        `before` writes what is to be done before leaving; where the mask `waits` for the weights, it is left out.
         """
         if self.pack_mask is None:
             return full
@@ -70,7 +70,7 @@ class Scoring:
             with f.when(kind == modify.EMPTY):
                 before()
         f.give_if(kind == modify.EMPTY, 0)
-        if self.k.key.masks_weights and not careful:
+        if waits:
             return full
         return full & (kind == modify.FULL).unsigned(INT)
 

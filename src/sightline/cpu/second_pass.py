@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING
 from sightline.cpu import terms
 from sightline.cpu.consumers import chosen_consumers
 from sightline.cpu.consumers.consumer import Here
+from sightline.cpu.entry import entry
 from sightline.cpu.kernel import Kernel
 from sightline.cpu.kinds import ADDRESS, INFINITY, INT, NEGATIVE_INFINITY
 from sightline.cpu.operand import Operand
 from sightline.cpu.rows import Place, gather
-from sightline.cpu.runs import on_matrix_unit
 from sightline.cpu.scoring import Scoring
 from sightline.cpu.softmax import UNROLL
 from sightline.cpu.vmath import exp2
-from sightline.cpu.workspace import TILE_BYTES, run_offsets
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -36,22 +35,17 @@ if TYPE_CHECKING:
     from sightline.kernel_key import KernelKey
 
 
-ENTRY = "attend"
-
-
 def generate(key: KernelKey, isa: Isa) -> str:
     """The LLVM IR of the pass, `int64 attend(int64 *arguments, void *workspace)`, as `forward.generate`."""
     k = Kernel(key, isa)
     sweep = _Sweep(k)
-    with k.module.function("items" if key.terms else ENTRY, ADDRESS, ADDRESS, returns=INT) as f:
+    with entry(k, 2) as f:
         a, w = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             item = a.claim(1)
             f.give_if(item >= k.argument(f, a, "items"), 0)
-            sweep.run(f, a, w + (run_offsets(key, isa)["blocks"] if key.terms else 0), item)
+            sweep.run(f, a, w, item)
         f.give(1)
-    if key.terms:
-        on_matrix_unit(k, ENTRY, f)
     return str(k.module)
 
 
@@ -75,6 +69,8 @@ class _Sweep:
         # The last run first: under a causal mask it is the longest.
         batch, space, run = item // (spaces * runs), item // runs % spaces, runs - 1 - item % runs
         size = k.argument(f, a, "run_blocks")
+        if k.key.terms:
+            w = k.begin_run(f, w, f.value(1))
         with f.loop(run * size, (run * size + size).min(blocks), name="block") as block:
             rows = gather(k, f, a, w, Place(batch, space, block))
             self.scoring.load_queries(f, a, w, rows)
@@ -92,12 +88,8 @@ class _Sweep:
 
     def _load_on_unit(self, f: Function, w: Pointer, rows: Rows) -> None:
         """Q in terms, and whether it fits them."""
-        k, offsets = self.k, run_offsets(self.k.key, self.k.isa)
-        k.shared(w).store((w + (offsets["shared"] - offsets["blocks"])).address(), 8)
         fits = f.call(self.pack_query, w, rows.vectors) == 0
         self._fits(w).store(fits.unsigned(INT), 8)
-        with f.loop(0, TILE_BYTES, k.vector_bytes, name="nothing") as byte:
-            (k.place(w, "nothing") + byte).store(f.zeros(k.vec), k.vector_bytes)
 
     def _fits(self, w: Pointer) -> Pointer:
         return self.k.place(w, "rows")

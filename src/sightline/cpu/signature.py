@@ -32,14 +32,15 @@ def specs_of(plan: Plan, out: Spec | None) -> dict[str, Spec]:
     p = plan.problem
     specs = {"query": p.query, "key": p.key}
     if plan.kernel.value_dim:
-        out = out or _contiguous(p.output_shape, p.dtype)
+        out = out or contiguous(p.output_shape, p.dtype)
         specs |= {"value": p.value, "out": operands.heads_first(out, p.layout)}
     specs.update({name: spec for name, spec in (("mask", p.mask), ("bias", p.bias)) if spec is not None})
     return specs
 
 
-def _contiguous(shape: tuple[int, ...], dtype: str) -> Spec:
-    size, strides = SIZES[dtype], []
+def contiguous(shape: tuple[int, ...], dtype: str) -> Spec:
+    """A new array's form."""
+    size, strides = SIZES[dtype], list[int]()
     for length in reversed(shape):
         strides.append(size)
         size *= max(length, 1)

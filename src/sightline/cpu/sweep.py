@@ -115,9 +115,7 @@ class SecondPass:
         heads = tuple(range(p.heads)) if request.heads is None else request.heads
         for sweep in sweeps(request, p.queries):
             chosen = Chosen(heads, sweep.queries)
-            made = plan(
-                p, first.isa, sweep.names, chosen=chosen, values=False, second=True, terms=first.kernel.terms
-            )
+            made = plan(p, first.isa, sweep.names, chosen=chosen, values=False, first=first.kernel)
             sums = chosen_sums(request, made)
             numbers, scratch = numbers_of(sums, Workspace(made.kernel, made.isa).bytes)
             self._runs.append((Prepared(made, None, key_length, numbers, scratch), sums))

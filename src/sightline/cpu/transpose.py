@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
 
 
-UNROLL = 4
-
-
 def transposed(rows: list[Value]) -> list[Value]:
     """N vectors of n lanes → n vectors of their first lanes, second lanes, …: log2 n rounds of swaps."""
     n, distance = len(rows), 1
@@ -129,10 +126,9 @@ def _pairs_of_columns(k: Kernel, w: Pointer, g: Value, c: Value) -> list[Value]:
     What the product with 1 / l is off by is far below what a bfloat16 is rounded by.
     """
     inverse, output, patch = k.table(w, "fade")[g], k.table(w, "output"), k.place(w, "patch")
-    with w.f.loop(0, k.lanes, UNROLL, name="pair") as first:
-        for i in (first + u for u in range(UNROLL)):
-            low, high = (formats.rounded_to_bfloat16(output[c + i * 2 + u, g] * inverse) for u in range(2))
-            (patch + i * k.vector_bytes).store(formats.blended(low >> 16, high), k.vector_bytes)
+    with w.f.loop(0, k.lanes, name="pair") as i:
+        low, high = (formats.rounded_to_bfloat16(output[c + i * 2 + u, g] * inverse) for u in range(2))
+        (patch + i * k.vector_bytes).store(formats.blended(low >> 16, high), k.vector_bytes)
     return [(patch + i * k.vector_bytes).load(k.vec, k.vector_bytes) for i in range(k.lanes)]
 
 
