@@ -12,7 +12,7 @@ import sightline
 from cases import DTYPES, Case, build
 from fenced import CANARY, CASES, Fenced, fenced, workspace
 from sightline import arrays
-from sightline.cpu import differentiate, run
+from sightline.cpu import work
 from sightline.passes import GRADIENTS
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def gradients(case: Case, dtype: str, *, at_end: bool) -> str:
         return made
 
     with (
-        mock.patch.object(run, "workspace", workspace),
-        mock.patch.object(differentiate, "zeros", zeros),
+        mock.patch.object(work, "workspace", workspace),
+        mock.patch.object(work, "zeros", zeros),
         mock.patch.object(arrays, "empty_like", empty_like),
     ):
         got = sightline.attention_vjp(*moved, grad_lse=moved[4], wanted=wanted, **options | over)

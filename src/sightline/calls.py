@@ -61,9 +61,9 @@ class Ready:
         """A new array for the output."""
         return arrays.empty_like(query, self._prepared.output_shape, self._prepared.dtype)
 
-    def at(self, addresses: tuple[int, ...], keep: object) -> None:
+    def at(self, addresses: tuple[int, ...], given: Operands) -> None:
         """Write the output of a call that asks nothing about the weights: see `Prepared.at`."""
-        self._prepared.at(addresses, keep)
+        self._prepared.at(addresses, given)
 
     def run(self, operands: Operands, offset: object, lengths: object, seed: int = 0) -> dict[str, Any]:
         """Write the output, if there is one, and give what was asked about the weights, by its name in Seen."""

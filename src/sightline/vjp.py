@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sightline import arrays
-from sightline.cpu import isa, threads
+from sightline.cpu import isa
 from sightline.cpu.differentiate import differentiate
+from sightline.cpu.work import available
 from sightline.gradient_call import GradientCall
 from sightline.options import check_seed, describe
 from sightline.passes import GRADIENTS, passes
@@ -132,8 +133,9 @@ def attention_vjp(
         call.make(name, named[name])
     per_sequence = {"query_offset": query_offset, "key_lengths": key_lengths}
     bias_shape = views["bias"].spec.shape if "bias" in views else ()
-    for made in passes(problem, isa.chosen(), asked, bias_shape, threads.get_num_threads()):
-        differentiate(made, call.specs, call.numbers, per_sequence)
+    workers = arrays.workers(query)
+    for made in passes(problem, isa.chosen(), asked, bias_shape, available(workers)):
+        differentiate(made, call.specs, call.numbers, per_sequence, workers)
     return Gradients(**{name: call.finished(name, named[name]) for name in asked})
 
 

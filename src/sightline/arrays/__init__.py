@@ -1,6 +1,6 @@
 """What an array is to us: a shape, byte strides, a type name and an address, whoever owns the memory.
 
-Each kind of array has a file with the same five functions; here the right file is found. A call goes
+Each kind of array has a file with the same functions; here the right file is found. A call goes
 
     view(x)                      the first time: everything about x, checked; errors name the argument
     signature(x), address(x)     when a signature was seen before: about 0.5 µs, no checks needed
@@ -17,7 +17,7 @@ import numpy as np
 
 from sightline.arrays import foreign, numpy_arrays
 from sightline.arrays.numpy_arrays import to_numpy
-from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View
+from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -27,6 +27,7 @@ __all__ = [
     "NoSignatureError",
     "Spec",
     "View",
+    "Workers",
     "address",
     "empty_like",
     "give_back",
@@ -34,6 +35,7 @@ __all__ = [
     "signature",
     "to_numpy",
     "view",
+    "workers",
 ]
 
 
@@ -51,6 +53,9 @@ class Kind(Protocol):
 
     def empty(self, like: Any, shape: tuple[int, ...], dtype: str, /) -> object:
         """A new C-contiguous array of this kind."""
+
+    def workers(self) -> Workers | None:
+        """The threads that its framework computes with; None: they are not to be had."""
 
 
 _kinds: dict[type, Kind] = {np.ndarray: numpy_arrays}
@@ -113,3 +118,8 @@ def empty_like(x: object, shape: tuple[int, ...], dtype: str) -> object:
 def give_back(x: object, result: object) -> object:
     """A result of `empty_like(x, …)`, once written, as the kind of array that `x` is."""
     return result if (_kinds.get(type(x)) or _recognise(x)) is not foreign else foreign.give_back(x, result)
+
+
+def workers(x: object) -> Workers | None:
+    """The threads that calls on arrays like `x` are to run on; None: our own."""
+    return (_kinds.get(type(x)) or _recognise(x)).workers()

@@ -55,6 +55,10 @@ def empty(_like: object, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return np.empty(shape, numpy_arrays.dtype_named(dtype))
 
 
+def workers() -> None:
+    """No framework's threads are known but PyTorch's."""
+
+
 def give_back(like: Any, result: object) -> object:
     """Hand a NumPy result to the array library of `like`, if it names one (`__array_namespace__`)."""
     if not isinstance(result, np.ndarray) or not hasattr(like, "__array_namespace__"):

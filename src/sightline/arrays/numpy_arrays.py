@@ -102,6 +102,10 @@ def empty(_like: Array, shape: tuple[int, ...], dtype: str) -> Array:
     return np.empty(shape, dtype_named(dtype))
 
 
+def workers() -> None:
+    """NumPy has no threads of its own."""
+
+
 class _Look:
     """What NumPy needs to see a View as an array of raw bytes; the array keeps it, and it keeps the owner.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Spec(NamedTuple):
@@ -24,6 +27,15 @@ class View(NamedTuple):
     writable: bool
     owner: object
     """Whatever keeps the memory alive: hold it for as long as the address is in use."""
+
+
+class Workers(NamedTuple):
+    """The threads that a framework computes with, whose arrays' calls are to run on them too."""
+
+    number: Callable[[], int]
+    """how many, for whoever asks"""
+    library: str
+    """a shared library of the framework's, loaded already: the one that calls the threads' runtime"""
 
 
 class NoSignatureError(TypeError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.autograd import forward_ad
 
-from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View
+from sightline.arrays.spec import FollowedError, NoSignatureError, Spec, View, Workers
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -127,3 +128,12 @@ def _data_pointer(x: Any, name: str) -> int:
 def empty(like: Any, shape: tuple[int, ...], dtype: str) -> object:
     """A new contiguous tensor; unlike torch.empty, new_empty does not follow the default device."""
     return like.new_empty(shape, dtype=_DTYPES[dtype])
+
+
+_CORE = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+_WORKERS = Workers(torch.get_num_threads, str(_CORE))
+
+
+def workers() -> Workers:
+    """PyTorch's threads, which go on spinning after each of its operations."""
+    return _WORKERS

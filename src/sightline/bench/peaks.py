@@ -16,6 +16,7 @@ import numpy as np
 
 from sightline.cpu import compile as compiler
 from sightline.cpu import isa, strips
+from sightline.cpu.compile import ENTRY
 from sightline.cpu.emit import Module
 from sightline.cpu.kinds import ADDRESS, BFLOAT, FLOAT, I32, INT, vector
 
@@ -93,7 +94,7 @@ def _sums(target: Isa) -> int:
 
 def _loop(name: str, target: Isa) -> Callable[[int, int], int]:
     text = _LOOPS[name](target)
-    address = compiler.load("attend", ("peak", text), target, lambda: text)
+    address = compiler.load(ENTRY, ("peak", text), target, lambda: text)
     loop: Callable[[int, int], int] = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
         address
     )
@@ -103,7 +104,7 @@ def _loop(name: str, target: Isa) -> Callable[[int, int], int]:
 def _computing(target: Isa, step: Callable[[Function, Value, Value], Value]) -> str:
     """A loop of so many turns in which every sum takes one step."""
     module, kind = Module(target), vector(FLOAT, target.vector_bytes // 4)
-    with module.function("attend", ADDRESS, INT, returns=INT) as f:
+    with module.function(ENTRY, ADDRESS, INT, returns=INT) as f:
         _, turns = f.arguments()
         factor = turns.to(FLOAT).splat(kind.count)
         sums = [f.variable(f.value(1.0 + i, kind)) for i in range(_sums(target))]
@@ -132,7 +133,7 @@ def _pairs(target: Isa) -> str:
 def _tiles(target: Isa) -> str:
     """Products of tiles that hold whatever they held, into four sums in turn."""
     module = Module(target)
-    with module.function("attend", ADDRESS, INT, returns=INT) as f:
+    with module.function(ENTRY, ADDRESS, INT, returns=INT) as f:
         place, turns = f.arguments()
         strips.configure(f, place)
         for register in range(8):
@@ -148,7 +149,7 @@ def _tiles(target: Isa) -> str:
 def _read(target: Isa) -> str:
     module, lanes = Module(target), target.vector_bytes // 4
     kind: Any = vector(I32, lanes)
-    with module.function("attend", ADDRESS, INT, returns=INT) as f:
+    with module.function(ENTRY, ADDRESS, INT, returns=INT) as f:
         memory, size = f.arguments()
         sums = [f.variable(f.zeros(kind)) for _ in range(8)]
         with f.loop(0, size, 8 * target.vector_bytes) as place:

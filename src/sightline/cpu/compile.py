@@ -7,6 +7,7 @@ the disk cache, can do without it.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import os
 import threading
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from sightline.cpu.isa import Isa
 
-__all__ = ["CacheInfo", "assembly", "cache_clear", "cache_info", "load", "object_code"]
+__all__ = ["ENTRY", "CacheInfo", "assembly", "cache_clear", "cache_info", "load", "object_code", "program"]
+
+ENTRY = "attend"  # the name of the function that a kernel is called by
 
 _FORMAT = 1  # raise it when the disk key or the calling convention changes in a way the sources do not show
 
@@ -150,3 +153,14 @@ def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
             if address is None:
                 address = _addresses[entry] = _compiled(name, words, isa, build)
     return address
+
+
+def program(name: str, key: Hashable, isa: Isa) -> int:
+    """The address of the kernel that the room `name` writes for this key."""
+
+    def build() -> str:
+        """The generator is imported when a kernel is not in the cache."""
+        made: str = importlib.import_module(f"sightline.cpu.{name}").generate(key, isa)
+        return made
+
+    return load(ENTRY, (name, key), isa, build)

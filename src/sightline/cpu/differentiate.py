@@ -1,25 +1,24 @@
-"""From a pass to running kernels: the backward program's arguments, and each thread's sums."""
+"""From a pass to running kernels: the backward program's arguments, and what a thread's sums take."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sightline.cpu import compile as compiler
-from sightline.cpu import run, threads
+from sightline.cpu import threads
 from sightline.cpu.arguments import BATCH_COLUMNS, SLOT
 from sightline.cpu.signature import batches, template
+from sightline.cpu.work import Work, do
 from sightline.cpu.workspace import run_bytes
 from sightline.problem import sequence_ints
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-    from sightline.arrays import Spec
+    from sightline.arrays import Spec, Workers
     from sightline.cpu.isa import Isa
     from sightline.kernel_key import KernelKey
     from sightline.passes import Pass
@@ -33,6 +32,7 @@ def differentiate(
     specs: dict[str, Spec],
     numbers: dict[str, int],
     per_sequence: dict[str, object],
+    workers: Workers | None,
 ) -> None:
     """Run a pass.
 
@@ -41,6 +41,7 @@ def differentiate(
         specs: of every array with strides, (*batch, heads, length, …).
         numbers: by the name of their slots, above all the address of every array, which the caller keeps alive.
         per_sequence: query_offset and key_lengths, as the door was given them.
+        workers: the threads that the arrays' framework computes with.
     """
     if not made.items:
         return
@@ -49,8 +50,11 @@ def differentiate(
         block[SLOT[name]] = number
     table = _sequences(made, specs, per_sequence)
     block[SLOT["batches"]] = table.ctypes.data
-    work = _Work(made, block, table)
-    threads.run(work, min(made.threads(threads.MOST), threads.get_num_threads()))
+    key, isa = made.plan.kernel, made.plan.isa
+    together = min(key.most_sharing, made.units) if key.terms else 1
+    kernel = _loaded(made.program, key, isa)
+    work = Work(kernel, block, run_bytes(key, isa, together), table, sums_bytes(made))
+    do(work, made.threads(threads.MOST), workers)
 
 
 def _arguments(made: Pass, specs: dict[str, Spec]) -> ctypes.Array[ctypes.c_int64]:
@@ -85,32 +89,8 @@ def _sequences(made: Pass, specs: dict[str, Spec], per_sequence: dict[str, objec
 
 @functools.cache
 def _loaded(program: str, key: KernelKey, isa: Isa) -> Any:
-    address = compiler.load("attend", (program, key), isa, lambda: run.generate(program, key, isa))
+    address = compiler.program(program, key, isa)
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(address)
-
-
-class _Work:
-    """One pass, as the threads that share it see it."""
-
-    def __init__(self, made: Pass, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
-        key, isa = made.plan.kernel, made.plan.isa
-        self._kernel, self._block, self._keep = _loaded(made.program, key, isa), block, keep
-        blocks = min(key.most_sharing, made.units) if key.terms else 1
-        self._address, self._bytes = ctypes.addressof(block), run_bytes(key, isa, blocks)
-        self._sums: dict[int, NDArray[np.uint8]] = {}
-        self._sums_bytes = sums_bytes(made)
-
-    def __call__(self) -> bool:
-        """A slice of the items; what a thread has summed stays with it until its item is done."""
-        sums = self._sums.get(threading.get_ident())
-        if sums is None:
-            sums = self._sums[threading.get_ident()] = zeros(self._sums_bytes)
-            sums[:8] = 255  # no item at hand
-        return bool(self._kernel(self._address, run.workspace(self._bytes), sums.ctypes.data))
-
-    def cancel(self) -> None:
-        """No further item is taken."""
-        self._block[SLOT["next_item"]] = run.CANCELLED
 
 
 def sums_bytes(made: Pass) -> int:
@@ -121,10 +101,3 @@ def sums_bytes(made: Pass) -> int:
     kept = 1 if key.terms else 2  # a run of blocks on a matrix unit puts its sums aside tile by tile
     sums = kept * made.range_keys * columns * key.element_bytes if made.ranges and not made.parts else 0
     return STATE_BYTES + -(-sums // 64) * 64
-
-
-def zeros(size: int) -> NDArray[np.uint8]:
-    """So many bytes, from a multiple of 64 on."""
-    memory = np.zeros(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
+from sightline.cpu.compile import ENTRY
 from sightline.cpu.kinds import ADDRESS, INT, Type, constant
 from sightline.cpu.values import Operand, Pointer, Value, Variable
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sightline.cpu.isa import Isa
-
-
-ENTRY = "attend"  # the name of the function that a kernel is called by
 
 
 class Module:
@@ -48,6 +46,13 @@ class Module:
         """An LLVM intrinsic."""
         known = self.ir.globals.get(name)
         return known or ir.Function(self.ir, ir.FunctionType(returns, kinds), name)
+
+
+class _Callee:
+    """An address as llvmlite takes what is called: it has no pointers to functions."""
+
+    def __init__(self, kind: Type, address: Any) -> None:
+        self.function_type, self.get_reference = kind, address.get_reference
 
 
 class Function:
@@ -76,6 +81,11 @@ class Function:
             self.value(a, t).ir if isinstance(a, int) else a.ir for a, t in zip(arguments, kinds, strict=True)
         ]
         return Value(self, self.builder.call(callee.ir, made))
+
+    def call_at(self, address: Pointer, returns: Type, *arguments: Value | Pointer) -> Value:
+        """Call the function at an address that only the call knows."""
+        kind = ir.FunctionType(returns, [ADDRESS if isinstance(a, Pointer) else a.kind for a in arguments])
+        return Value(self, self.builder.call(_Callee(kind, address.ir), [a.ir for a in arguments]))
 
     def give(self, value: Operand) -> None:
         """Return a value and end the function."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sightline.cpu import strips
-from sightline.cpu.emit import ENTRY
+from sightline.cpu.compile import ENTRY
 from sightline.cpu.kinds import ADDRESS, INT
 from sightline.cpu.workspace import run_offsets
 

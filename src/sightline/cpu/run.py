@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
-import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from sightline.cpu import threads
 from sightline.cpu.arguments import SLOT, Block, put_addresses, put_keys
 from sightline.cpu.overlap import refuse_overlap
 from sightline.cpu.signature import COLUMN, batches, lists_of, put_offsets, specs_of, template
+from sightline.cpu.work import Work, do, workspace
 from sightline.cpu.workspace import rows_of, run_bytes
 from sightline.problem import sequence_ints
 
@@ -27,28 +26,8 @@ if TYPE_CHECKING:
     from sightline.kernel_key import KernelKey
     from sightline.plan import Plan
 
-CANCELLED = 2**62  # an item number no call reaches
 OPERANDS = ("query", "key", "value", "mask", "bias", "sinks", "alibi_slopes", "out")
 _OUT, _SINKS = (OPERANDS.index(name) for name in ("out", "sinks"))
-
-_thread = threading.local()
-
-
-def workspace(size: int) -> int:
-    """The address of this thread's working memory, aligned to 64 bytes; it only grows."""
-    if getattr(_thread, "size", 0) < size:
-        # Earlier, smaller ones are kept: a kernel that a signal handler interrupted may be using one.
-        kept = _thread.__dict__.setdefault("kept", [])
-        kept.append(np.zeros(size + 64, np.uint8))
-        _thread.address = -(-kept[-1].ctypes.data // 64) * 64
-        _thread.size = size
-    return int(_thread.address)
-
-
-def generate(program: str, key: KernelKey, isa: Isa) -> str:
-    """The generator is imported when a kernel is not in the cache."""
-    made: str = importlib.import_module(f"sightline.cpu.{program}").generate(key, isa)
-    return made
 
 
 def _loaded(plan: Plan) -> Any:
@@ -59,7 +38,7 @@ def _loaded(plan: Plan) -> Any:
 @functools.cache
 def _loaded_once(key: KernelKey, isa: Isa, second: bool) -> Any:  # noqa: FBT001 (for the cache)
     name = "second_pass" if second else "forward"
-    address = compiler.load("attend", (name, key), isa, lambda: generate(name, key, isa))
+    address = compiler.program(name, key, isa)
     return ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(address)
 
 
@@ -143,20 +122,20 @@ class Prepared:
         batches = self._with_values(query_offset, key_lengths)
         if batches is not self._batches:
             block[SLOT["batches"]] = address(batches)
-        self._go(block, (given, batches, seen))
+        self._go(block, given[0], (given, batches, seen))
 
-    def at(self, addresses: tuple[int, ...], keep: object) -> None:
+    def at(self, addresses: tuple[int, ...], given: tuple[Any, ...]) -> None:
         """Write the output of a call that sees nothing and has no values per sequence or per head.
 
         Args:
             addresses: of the operands, 0 where not given; the output has memory of its own.
-            keep: what holds that memory.
+            given: what holds that memory, the query first.
         """
         block = Block.from_buffer_copy(self._template)
         put_addresses(block, *addresses)
-        self._go(block, keep)
+        self._go(block, given[0], given)
 
-    def _go(self, block: ctypes.Array[ctypes.c_int64], keep: object) -> None:
+    def _go(self, block: ctypes.Array[ctypes.c_int64], query: object, keep: object) -> None:
         """Run all items, on as many threads as are worth it."""
         if not self._items:
             return
@@ -166,8 +145,8 @@ class Prepared:
             while self._kernel(place, memory):
                 pass
             return
-        work = _Work(self._kernel, block, self._workspace_bytes, (keep, shelves))
-        threads.run(work, min(self._threads, threads.get_num_threads()))
+        work = Work(self._kernel, block, self._workspace_bytes, (keep, shelves))
+        do(work, self._threads, arrays.workers(query))
 
     def _with_values(self, query_offset: object, key_lengths: object) -> NDArray[np.int64]:
         """The table of sequences, with what this call says of each."""
@@ -211,23 +190,3 @@ class _Shelves:
         block[SLOT["finished"]] = arrays.address(memory)
         block[SLOT["shelves"]] = arrays.address(memory) + 8 * self.blocks
         return memory
-
-
-class _Work:
-    """One call, as the threads that share it see it."""
-
-    __slots__ = ("_address", "_block", "_bytes", "_keep", "_kernel")
-
-    def __init__(
-        self, kernel: Any, block: ctypes.Array[ctypes.c_int64], workspace: int, keep: object
-    ) -> None:
-        self._kernel, self._block, self._bytes, self._keep = kernel, block, workspace, keep
-        self._address = ctypes.addressof(block)
-
-    def __call__(self) -> bool:
-        """A slice of the items."""
-        return bool(self._kernel(self._address, workspace(self._bytes)))
-
-    def cancel(self) -> None:
-        """No further item is taken."""
-        self._block[SLOT["next_item"]] = CANCELLED
