@@ -25,7 +25,10 @@ Two bounds, neither picked by hand:
 2. All of them: where PyTorch can compute the same call in the same type, the root mean square of the error is
    at most 1.2 times PyTorch's. A small case's error is luck: one roundoff of the terms and of the output in
    the arithmetic's type, then correct rounding to the output's own, is always let pass; so is 1.2·t, for where
-   PyTorch falls back to its unfused path it rounds no weight.
+   PyTorch falls back to its unfused path it rounds no weight. And so is the order of a score's sum: D products
+   one after the other are off by c = u/√6 · √D · √(Σ_d (q_d·k_jd)²) · scale, for partial sums grow like √d, and an
+   output by √(Σ_j (w_j·(v_j − o)·c_j)²). PyTorch's libraries add in one chain on some processors and in many on
+   others, which shows where rows are short.
 """
 
 from __future__ import annotations
@@ -79,6 +82,7 @@ def expected(case: Case, dtype: str) -> Expected:
     output = np.empty((*rows, problem.value_dim))
     terms = np.empty(output.shape)  # Σ_j w_j·|v_j|
     squares = np.empty(output.shape)  # Σ_j (w_j·v_j)²
+    chains = np.empty(output.shape)  # √(Σ_j (w_j·(v_j − o)·c_j)²) / u
     relative, sees = np.empty(rows), np.empty(rows, bool)
     statistics, bounds = ({name: np.empty(rows) for name in PER_QUERY} for _ in range(2))
     own, inner = unit_roundoff(dtype), unit_roundoff(arithmetic(dtype))
@@ -89,6 +93,7 @@ def expected(case: Case, dtype: str) -> Expected:
         finite = np.where(np.isfinite(value), value, 0.0)
         used = head.weights * head.kept
         terms[index], squares[index] = used @ abs(finite), used**2 @ finite**2
+        chains[index] = in_one_chain(call, index, used, finite)
         seen = see(head, requested(PER_QUERY))
         off = statistics_bounds(call, index, head, arithmetic(dtype))
         for name in PER_QUERY:
@@ -101,7 +106,7 @@ def expected(case: Case, dtype: str) -> Expected:
         narrowing = abs(output.astype(DTYPES[dtype]) - output.astype(DTYPES[arithmetic(dtype)])).astype(
             np.float64
         )
-        luck = inner * (terms + abs(output)) + np.hypot(narrowing, BETTER_THAN_TORCH * rounded)
+        luck = inner * (terms + abs(output) + chains) + np.hypot(narrowing, BETTER_THAN_TORCH * rounded)
     output, output_bound, luck = (reference.in_layout(x, problem) for x in (output, output_bound, luck))
     if problem.rank == 2:
         statistics, bounds = ({name: x[0] for name, x in many.items()} for many in (statistics, bounds))
@@ -125,6 +130,19 @@ def statistics_bounds(
         "entropy": slip * (seen.entropy + total) + u * seen.entropy + lost * surprise,
         "distance": slip * seen.distance + u * seen.distance + lost * farthest,
     }
+
+
+def in_one_chain(call: Call, index: tuple[int, ...], weights: Array, value: Array) -> Array:
+    """How far off outputs are for the order in which scores are summed, in roundoffs: (Lq, Dv)."""
+    query = call.query[index].astype(np.float64)
+    key = call.key[shared_head(call, index)].astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        c = np.sqrt(query**2 @ (key**2).T * call.problem.dim / 6) * abs(call.problem.scale)
+    each = (weights * np.where(np.isfinite(c), c, 0.0)) ** 2
+    output = weights @ value
+    off = each @ value**2 - 2 * output * (each @ value) + output**2 * each.sum(axis=1, keepdims=True)
+    spread: Array = np.sqrt(off.clip(min=0.0))
+    return spread
 
 
 def shared_head(call: Call, index: tuple[int, ...]) -> tuple[int, ...]:

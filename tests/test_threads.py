@@ -376,6 +376,7 @@ atexit.register(late, "exit")
 
 
 INTERRUPTED = """
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what is in the background
 stuck = threading.Event()
 def slice_of_10_ms(_):
     if not on_main():

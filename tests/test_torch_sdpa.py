@@ -100,6 +100,13 @@ def gradients(function: Any, tensors: list[Any]) -> list[Any]:
     return [x.double() for x in torch.autograd.grad(output, wanted, weights)]
 
 
+def largest_score(sample: Any) -> float:
+    """|q · k|·scale at most."""
+    query, key = (x.detach().double() for x in (sample.input, sample.args[0]))
+    scale = sample.kwargs.get("scale") or query.shape[-1] ** -0.5
+    return float(query.norm(dim=-1).max() * key.norm(dim=-1).max() * abs(scale))
+
+
 @dtypes
 @pytest.mark.filterwarnings("ignore")  # of PyTorch's test machinery
 def test_opinfo_gradients(dtype: Any) -> None:
@@ -118,7 +125,10 @@ def test_opinfo_gradients(dtype: Any) -> None:
         ):  # scores of 100 and more: no bound of its own fits
             allowed = 2 * max((other - y).abs().max() for other in z)
             two_roundoffs = torch.finfo(dtype).eps * 2 * y.abs().max()  # theirs has no fused kernel for some
-            assert (x - y).abs().max() <= max(allowed, two_roundoffs, bounds(dtype)["atol"])
+            # Weights are made of lse, and are off by its rounding; where one key has all of the weight, theirs are
+            # not, or are by luck.
+            of_lse = torch.finfo(dtype).eps / 2 * largest_score(sample) * y.abs().max()
+            assert (x - y).abs().max() <= max(allowed, two_roundoffs, of_lse, bounds(dtype)["atol"])
 
 
 @pytest.mark.parametrize(
