@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import dropout, packing
+from sightline.cpu import dropout, formats, packing
 from sightline.cpu.arguments import SLOT
-from sightline.cpu.kinds import ADDRESS, BFLOAT, BOOL, DOUBLE, I16, INFINITY, INT, NEGATIVE_INFINITY, vector
+from sightline.cpu.kinds import ADDRESS, BOOL, DOUBLE, I16, INFINITY, INT, NEGATIVE_INFINITY, vector
 from sightline.cpu.softmax import UNROLL, UNSEEN
 from sightline.cpu.statistics import LN_2
 from sightline.cpu.values import Table
@@ -153,7 +153,7 @@ class Row:
         k, g = self.k, self.g
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
-        p = exp2((s - self.shift).fma(self.c, self.lift), k.key.terms)
+        p = exp2((s - self.shift).fma(self.c, self.lift), k.key.terms or int(k.key.paired))
         used, unused = p, unseen  # of p, by dV
         if self.drops:
             kept = self.drop.kept(number)
@@ -184,18 +184,11 @@ def _store_pairs(k: Kernel, w: Pointer, g: Value, j: Value, made: list[tuple[Val
             k.place(w, part), vector(I16, lanes), row, k.vector_bytes // 2, align=k.vector_bytes // 2
         )
         for u in range(0, UNROLL, 2):
-            both = _rounded(k, made[u][column], made[u + 1][column])
+            both = formats.both_rounded(made[u][column], made[u + 1][column])
             for v in range(2):
                 table[j + (u + v), g] = both.shuffled(both, range(v * lanes, (v + 1) * lanes))
             if part == "d_scores.pairs":
-                beside = both.shuffled(both, [lane + half for lane in range(lanes) for half in (0, lanes)])
-                k.table(w, "d_scores")[j // 2 + u // 2, g] = beside.as_bits_of(k.vec)
-
-
-def _rounded(k: Kernel, first: Value, second: Value) -> Value:
-    """Two vectors rounded to bfloat16, one after the other."""
-    name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", vector(BFLOAT, 2 * k.lanes)
-    return first.f.intrinsic(name, kind, second, first).as_bits_of(vector(I16, 2 * k.lanes))
+                k.table(w, "d_scores")[j // 2 + u // 2, g] = formats.side_by_side(both).as_bits_of(k.vec)
 
 
 def look(k: Kernel, f: Function, w: Pointer, vectors: Value) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu.kinds import DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
+from sightline.cpu.kinds import BFLOAT, DOUBLE, FLOAT, HALF, I16, I32, bytes_of, like, vector
 
 if TYPE_CHECKING:
     from sightline.cpu.kinds import Type
@@ -52,6 +52,19 @@ def rounded_to_bfloat16(value: Value) -> Value:
     rounded = bits + 0x7FFF + ((bits >> 16) & 1)
     quiet_nan = bits | 0x400000
     return (value != value).where(quiet_nan, rounded)  # noqa: PLR0124 (NaN)
+
+
+def both_rounded(first: Value, second: Value) -> Value:
+    """Two vectors rounded to bfloat16, one after the other: an instruction of processors that multiply pairs."""
+    count = 2 * first.kind.count
+    name, kind = "llvm.x86.avx512bf16.cvtne2ps2bf16.512", vector(BFLOAT, count)
+    return first.f.intrinsic(name, kind, second, first).as_bits_of(vector(I16, count))
+
+
+def side_by_side(both: Value) -> Value:
+    """The same, each number of the first beside one of the second."""
+    half = both.kind.count // 2
+    return both.shuffled(both, [lane + place for lane in range(half) for place in (0, half)])
 
 
 def blended(low: Value, high: Value) -> Value:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sightline.cpu import dropout, statistics
+from sightline.cpu import dropout, formats, statistics
 from sightline.cpu.kinds import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 
@@ -74,12 +74,13 @@ def _each_key(
     """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
     (first, n), table, minus_m = keys, k.table(w, "scores"), -m
     drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
+    terms = 1 if k.key.paired and not careful else 0  # what it will be rounded to
     for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
         table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 
     def weight(s: Value, chain: int, key: Value) -> Value:
         x = (s - m) * c if careful else s.fma(c, minus_m)
-        p = exp2(x)
+        p = exp2(x, terms)
         if careful:
             p = at_least(k, p, s == NEGATIVE_INFINITY, f.value(UNSEEN, k.vec))
         sums[chain].value = sums[chain].value + p
@@ -92,16 +93,11 @@ def _each_key(
         p = [weight(table[j + u, g], u, first + j + u) for u in range(UNROLL)]
         if k.key.paired and not careful:
             for u in range(0, UNROLL, 2):
-                table[j // 2 + u // 2, g] = _pair(k, p[u], p[u + 1])
+                both = formats.side_by_side(formats.both_rounded(p[u], p[u + 1]))
+                table[j // 2 + u // 2, g] = both.as_bits_of(k.vec)
         else:
             for u in range(UNROLL):
                 table[j + u, g] = p[u]
-
-
-def _pair(k: Kernel, first: Value, second: Value) -> Value:
-    """Two weights rounded to bfloat16, side by side in each lane."""
-    low, high = (x.bits() + 0x8000 for x in (first, second))
-    return ((low >> 16) | (high & -0x10000)).as_bits_of(k.vec)
 
 
 def seen_nothing(m: Value) -> Value:
