@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -10,7 +12,7 @@ import pytest
 
 import sightline
 from sightline import calls, kernel_choice, kernel_key, plan
-from sightline.cpu import isa
+from sightline.cpu import forward, isa
 from sightline.see import PER_QUERY
 
 if TYPE_CHECKING:
@@ -110,3 +112,13 @@ def test_the_plan_takes_it_where_it_can(instructions: str) -> None:
     assert few(1, 3, np.float32) == 0, "shorter than a vector"
     assert few(1, 64, np.float16, spread=True) == 0
     assert few(1, 64, np.float16) == 1
+
+
+@pytest.mark.parametrize(("cpu", "near"), [("znver4", False), ("znver5", True), ("sapphirerapids", True)])
+def test_rows_are_fetched_as_far_as_suits_the_processor(instructions: str, cpu: str, *, near: bool) -> None:
+    target = replace(isa.target(instructions), cpu=cpu)
+    key = kernel_key.KernelKey(dtype="float32", dim=64, value_dim=64, tile_keys=64, few=1)
+    levels = set(
+        re.findall(r"@llvm.prefetch.*i32 0, i32 (\d), i32 1", forward.generate(key, target).replace('"', ""))
+    )
+    assert ("3" in levels) is near

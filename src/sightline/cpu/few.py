@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value
 
 LINES_AHEAD = (
-    128  # cache lines between what is read and what is fetched: more would not stay in the first level
+    128  # cache lines between what is read and what is fetched: more would not stay in a first level
 )
 
 
@@ -225,7 +225,7 @@ class _Ahead:
                 start, step, size = rows
                 with branch:
                     for line in range(0, size, CACHE_LINE):
-                        (start + (number * step + line)).prefetch(near=True)
+                        (start + (number * step + line)).prefetch(near=self.f.isa.fetches_near)
 
 
 def _row_vectors(k: Kernel) -> int:
