@@ -15,7 +15,7 @@ from sightline.passes import readers
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sightline.arrays import Spec, View
+    from sightline.arrays import Spec, View, Workers
     from sightline.problem import Problem
 
     Array = NDArray[Any]
@@ -39,6 +39,16 @@ class GradientCall:
         for name, slot in (("sinks", "sinks"), ("alibi_slopes", "slopes")):
             if name in views:
                 self._keep(slot, np.ascontiguousarray(arrays.to_numpy(views[name]), np.float64))
+
+    @property
+    def bias_shape(self) -> tuple[int, ...]:
+        """The one that the bias was given in; () without one."""
+        return self._views["bias"].spec.shape if "bias" in self._views else ()
+
+    @property
+    def workers(self) -> Workers | None:
+        """The threads that the query's framework computes with."""
+        return arrays.workers(self._views["query"].owner)
 
     def read(self, x: object, name: str, slot: str) -> None:
         """An array in the output's shape."""

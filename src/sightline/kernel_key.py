@@ -105,6 +105,11 @@ class KernelKey:
         return self.terms == 1 and not self.dropout and not self.by_single_tiles
 
     @property
+    def weight_terms(self) -> int:
+        """Bfloat16 terms that a weight becomes to be multiplied by values; 0: it stays what it is."""
+        return self.terms or int(self.paired)
+
+    @property
     def queries_in_rows(self) -> bool:
         """A matrix unit's queries go from rows to tiles as they are; lanes of float32 are for care alone."""
         return self.terms == 1 and self.dtype == "bfloat16" and not self.by_single_tiles

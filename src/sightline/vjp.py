@@ -16,6 +16,8 @@ from sightline.problem import Problem, int_or_spec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sightline.arrays import View
+
 
 class Gradients(NamedTuple):
     """With respect to each array of the call, in its shape, dtype and kind; None for those not wanted."""
@@ -104,9 +106,7 @@ def attention_vjp(
     asked, seed = _asked(wanted), check_seed(seed, dropout_p)
     named = {"query": query, "key": key, "value": value, "mask": mask, "bias": bias}
     named |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
-    views = {
-        name: arrays.view(x, name) for name, x in named.items() if x is not None or name in GRADIENTS[:3]
-    }
+    views = _views(named, asked)
     problem = Problem.of(
         **{name: looked_at.spec for name, looked_at in views.items()},
         query_offset=int_or_spec(query_offset, "query_offset"),
@@ -119,9 +119,6 @@ def attention_vjp(
         layout=layout,
         precision=precision,
     )
-    for name in asked:
-        if named[name] is None:
-            raise ValueError(f'wanted has "{name}", but there is no {name} in the call; try leaving it out.')
     call = GradientCall(problem, views)
     call.numbers["seed"] = seed
     call.read(output, "output", "out")
@@ -129,14 +126,29 @@ def attention_vjp(
     call.read_rows(lse, "lse", "lse")
     if grad_lse is not None:
         call.read_rows(grad_lse, "grad_lse", "d_lse")
+    return _made(call, {name: named[name] for name in asked}, query_offset, key_lengths)
+
+
+def _views(named: dict[str, Any], asked: tuple[str, ...]) -> dict[str, View]:
+    """A look at every array that is given, those that gradients are asked of among them."""
+    views = {
+        name: arrays.view(x, name) for name, x in named.items() if x is not None or name in GRADIENTS[:3]
+    }
     for name in asked:
-        call.make(name, named[name])
+        if name not in views:
+            raise ValueError(f'wanted has "{name}", but there is no {name} in the call; try leaving it out.')
+    return views
+
+
+def _made(call: GradientCall, asked: dict[str, Any], query_offset: object, key_lengths: object) -> Gradients:
+    """The gradients of the arrays in `asked`: memory for them, and the passes that fill it."""
+    for name, x in asked.items():
+        call.make(name, x)
     per_sequence = {"query_offset": query_offset, "key_lengths": key_lengths}
-    bias_shape = views["bias"].spec.shape if "bias" in views else ()
-    workers = arrays.workers(query)
-    for made in passes(problem, isa.chosen(), asked, bias_shape, available(workers)):
+    workers = call.workers
+    for made in passes(call.problem, isa.chosen(), tuple(asked), call.bias_shape, available(workers)):
         differentiate(made, call.specs, call.numbers, per_sequence, workers)
-    return Gradients(**{name: call.finished(name, named[name]) for name in asked})
+    return Gradients(**{name: call.finished(name, x) for name, x in asked.items()})
 
 
 def _asked(wanted: object) -> tuple[str, ...]:

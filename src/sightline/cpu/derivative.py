@@ -153,7 +153,7 @@ class Row:
         k, g = self.k, self.g
         s, dp = k.table(self.w, "scores")[j, g], k.table(self.w, "d_scores")[j, g]
         unseen = s == NEGATIVE_INFINITY
-        p = exp2((s - self.shift).fma(self.c, self.lift), k.key.terms or int(k.key.paired))
+        p = exp2((s - self.shift).fma(self.c, self.lift), k.key.weight_terms)
         used, unused = p, unseen  # of p, by dV
         if self.drops:
             kept = self.drop.kept(number)

@@ -74,7 +74,7 @@ def _each_key(
     """S[j] → P[j] and the sums of P, four keys at a time; a key always adds to the same sum."""
     (first, n), table, minus_m = keys, k.table(w, "scores"), -m
     drop = dropout.Dropped(k, f, a, w, g) if k.key.dropout else None
-    terms = 1 if k.key.paired and not careful else 0  # what it will be rounded to
+    terms = 0 if careful else k.key.weight_terms
     for u in range(UNROLL - 1):  # scores past the tile's end, which the last four may reach
         table[n + u, g] = f.value(NEGATIVE_INFINITY, k.vec)
 

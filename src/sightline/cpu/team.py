@@ -28,7 +28,10 @@ PAGE = 4096
 
 
 def apart(size: int) -> int:
-    """Bytes from one thread's working memory to the next one's."""
+    """Bytes from one thread's working memory to the next one's.
+
+    Whole pages: what a processor fetches ahead for one thread is never another's.
+    """
     return -(-size // PAGE) * PAGE
 
 

@@ -103,10 +103,10 @@ def available(workers: Workers | None) -> int:
 
 def do(work: Work, worth: int, workers: Workers | None) -> None:
     """Do all of it, with up to `worth` threads; on those of the arrays' framework, where they can be had."""
-    most = available(workers)
-    if worth > 1 and most > 1 and workers is not None and workers.number() == most:
-        theirs = team.of(workers.library)
-        if theirs is not None:
-            theirs.run(work, most, workspace(most * team.apart(work.workspace_bytes)))
+    ours, theirs = threads.get_num_threads(), workers.number() if workers else 0
+    if workers is not None and worth > 1 and 1 < theirs <= ours:
+        lent = team.of(workers.library)
+        if lent is not None:
+            lent.run(work, theirs, workspace(theirs * team.apart(work.workspace_bytes)))
             return
-    threads.run(work, min(worth, most))
+    threads.run(work, min(worth, ours, theirs or ours))
