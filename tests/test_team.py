@@ -223,11 +223,13 @@ def test_ctrl_c_ends_a_long_call() -> None:
     program = """
 long = torch.randn(1, 8, 30000, 64)
 out = torch.full_like(long, float("nan"))
+sightline.attention(*[long[:, :, :300]] * 3)  # so that the kernel is there
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 try:
     sightline.attention(long, long, long, out=out)
 except KeyboardInterrupt:
-    print("interrupted", bool(out.isnan().any()), torch.equal(first, sightline.attention(q, q, q)))
+    undone = out.isnan()
+    print("begun", not bool(undone.all()), bool(undone.any()), torch.equal(first, sightline.attention(q, q, q)))
 """
-    assert output(COMMON + program) == "interrupted True True\n"
+    assert output(COMMON + program) == "begun True True True\n"
