@@ -151,16 +151,16 @@ class _Sweep:
 
 
 def _load_sums(k: Kernel, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
-    """Shift and log_sum of each row; log_sum = +∞, which leaves no weight, for lanes without a row.
+    """Shift and log_sum of each row; 0 and +∞, which leave no weight, for lanes without a row.
 
-    Such a lane repeats the last row. If that is undefined the lane stays so, and adds NaN where the row does.
+    Such a lane repeats the last row's scores. If they are undefined it stays so, and adds NaN where the row does.
     """
+    nothing = {"shift": 0.0, "log_sum": INFINITY}
     with f.loop(0, rows.vectors * k.lanes, name="row") as r:
         number = (k.place(w, "see_rows") + r * 8).load(INT, 8)
         exists, place = number >= 0, number.max(0) * k.element_bytes
         for name, part in (("shift", "high"), ("log_sum", "sum")):
-            value = (k.address(a, name) + place).load(k.compute)
-            value = value if name == "shift" else exists.where(value, INFINITY)
+            value = exists.where((k.address(a, name) + place).load(k.compute), nothing[name])
             (k.place(w, part) + r * k.element_bytes).store(value)
 
 
