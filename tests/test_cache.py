@@ -244,12 +244,32 @@ def test_the_least_recently_used_go_first(folder: Path, monkeypatch: pytest.Monk
     size = (folder / f"{keys[0]}.kernel").stat().st_size
     assert cache.read(keys[0]) == CODE  # the oldest, but now used
     monkeypatch.setattr(cache, "LIMIT", 2 * size + size // 2)
+    monkeypatch.setattr(cache, "TRIM_EVERY", 1)
     cache.write(keys[3], CODE)
     assert [cache.read(key) is not None for key in keys] == [True, False, False, True]
     assert cache.cache_info().bytes == 2 * size
 
 
+def test_the_limit_is_kept_without_looking_at_every_write(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    files = cache._files
+
+    def looking(directory: int) -> list[tuple[float, int, str]]:
+        looked.append(directory)
+        return files(directory)
+
+    monkeypatch.setattr(cache, "_files", looking)
+    monkeypatch.setattr(cache, "LIMIT", 10 * len(CODE))
+    for number in range(300):
+        cache.write(cache.digest(number), CODE)
+    assert 1 <= len(looked) < 100, "300 writes: 19 looks on average"
+    assert len(list(folder.iterdir())) < 290
+
+
 def test_what_dead_writers_left_is_removed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "TRIM_EVERY", 1)
     monkeypatch.setattr(cache, "LIMIT", 0)  # though the cache is full, a file being written stays
     cache.write(KEY, CODE)
     dead, alive, foreign = folder / "a.1.part", folder / "b.2.part", folder / "notes.txt"

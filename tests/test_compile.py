@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import gc
 import os
 import struct
 import subprocess
@@ -193,6 +194,25 @@ def test_what_llvm_refuses_is_a_python_error(name: str, folder: Path) -> None:
         compiler.load("kernel", name, HERE, lambda: BROKEN[name])
     assert list(folder.iterdir()) == []
     assert call(compiler.load("kernel", name, HERE, lambda: adds(2)), 1) == 3  # nothing was remembered
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_garbage_is_looked_for_as_before(looks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while a kernel is written; and then as the program has it, even after an error."""
+    meanwhile = []
+
+    def generate(*_: object) -> str:
+        meanwhile.append(gc.isenabled())
+        raise ValueError("the generator failed")
+
+    monkeypatch.setattr("sightline.cpu.forward.generate", generate)
+    try:
+        (gc.enable if looks else gc.disable)()
+        with pytest.raises(ValueError, match="the generator failed"):
+            compiler.program("forward", "garbage", HERE)
+        assert (meanwhile, gc.isenabled()) == ([False], looks)
+    finally:
+        gc.enable()
 
 
 def test_an_error_in_build_is_the_callers() -> None:

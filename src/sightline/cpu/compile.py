@@ -6,7 +6,9 @@ the disk cache, can do without it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import importlib
 import itertools
 import os
@@ -21,7 +23,7 @@ from sightline.cpu import cache
 from sightline.cpu.cache import CacheInfo, cache_clear, cache_info
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
     from sightline.cpu.isa import Isa
 
@@ -159,12 +161,25 @@ def load(name: str, key: Hashable, isa: Isa, build: Callable[[], str]) -> int:
     return address
 
 
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Python does not look for garbage: what a kernel is written of lives until it is written, in many pieces."""
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looked:
+            gc.enable()
+
+
 def program(name: str, key: Hashable, isa: Isa) -> int:
     """The address of the kernel that the room `name` writes for this key."""
 
     def build() -> str:
         """The generator is imported when a kernel is not in the cache."""
-        made: str = importlib.import_module(f"sightline.cpu.{name}").generate(key, isa)
+        with _garbage_left():
+            made: str = importlib.import_module(f"sightline.cpu.{name}").generate(key, isa)
         return made
 
     return load(ENTRY, (name, key), isa, build)
