@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 
+import matrix_unit
 import sightline
 from cases import DTYPES, Case, build, documents, ints, lying, per_head, random_bias, random_mask
 from corners import every_other, poison_keys, put, reversed_dims, reversed_lengths
@@ -208,6 +209,7 @@ def main(dtype: str) -> int:
 
 
 if __name__ == "__main__":
+    matrix_unit.stand_in()
     if sys.argv[1] not in DTYPES:
         sys.exit(f"expected one of {', '.join(DTYPES)}, not {sys.argv[1]!r}")
     sys.exit(min(main(sys.argv[1]), 1))

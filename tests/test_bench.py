@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+import matrix_unit
 from sightline.bench import measure, others, peaks, roofline
 from sightline.bench.shapes import SHAPES, Shape
 from sightline.cli.main import main
 from sightline.cpu import compile as compiler
-from sightline.cpu import isa
+from sightline.cpu import isa, strips
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +48,10 @@ def test_pairs_are_the_processors_own() -> None:
     assert text.count("vdpbf16ps") == peaks._sums(isa.chosen())
 
 
-def test_tiles_are_the_processors_own() -> None:
-    text = compiler.assembly(peaks._LOOPS["tiles"](isa.target("amx")), isa.target("amx"))
+def test_tiles_are_the_processors_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strips, "_instruct", matrix_unit.OWN)
+    target = replace(isa.target("amx"), cpu="sapphirerapids", features="")
+    text = compiler.assembly(peaks._LOOPS["tiles"](target), target)
     assert text.count("tdpbf16ps") == peaks.TILES_A_TURN
     assert text.count("tilerelease") == 1
 
