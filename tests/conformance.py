@@ -165,6 +165,9 @@ SCORES = [
     ),
     Case("scores-large", spread=8.0),
     Case("scores-large-causal", spread=8.0, lengths=(197, 197), options=CAUSAL),
+    # Where PyTorch sums the products of a score in several chains.
+    Case("scores-large-one-query", spread=8.0, lengths=(1, 300), dims=(128, 128)),
+    Case("scores-large-dim-256", spread=8.0, lengths=(70, 100), dims=(256, 256)),
     Case("scores-huge", spread=1e3, lengths=(33, 33), dims=(16, 16)),
     Case("scores-tiny", spread=1e-4),
     *(Case(f"softcap-{cap}", spread=4.0, options={"softcap": cap}) for cap in (0.25, 5.0, 50.0)),

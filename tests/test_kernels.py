@@ -72,13 +72,13 @@ def test_avx2_code_holds_no_instruction_of_avx512(name: str) -> None:
 
 
 @every_key
-def test_avx512_code_multiplies_whole_registers_and_uses_them_all(name: str) -> None:
+def test_avx512_code_multiplies_whole_registers_and_uses_more_than_sixteen(name: str) -> None:
     text = assembly(name, "avx512")
     for function in ("scores", "accumulate"):
         lines = re.findall(r"vfn?m[as]\w+[sp][sd]\s.*", body(text, function))
         assert lines
         assert all("%zmm" in line for line in lines)
-    assert "%zmm31" in text or "%zmm30" in text
+    assert re.search(r"%zmm(?:1[6-9]|2\d|3[01])\b", text)
 
 
 # What a vector's way to the stack or back looks like, in AT&T's and in ARM's words.
@@ -125,7 +125,9 @@ def test_pairs_of_bfloat16_are_multiplied_in_registers(gradients: tuple[str, ...
     target = replace(isa.target("avx512"), cpu="znver4", features="", extras=("avx512bf16",))
     key = KernelKey("bfloat16", 64, 64, 64, stage_value=True, paired=True, gradients=gradients)
     loop = hottest_loop(body(compiler.assembly(made(key, target), target), function), "x86_64")
-    assert len([line for line in loop if re.match(r"\s+vdpbf16ps\s.*%zmm", line)]) >= 24
+    tile = register_tile(target)
+    least = tile.queries * min(tile.keys, tile.dims)
+    assert len([line for line in loop if re.match(r"\s+vdpbf16ps\s.*%zmm", line)]) >= least
     assert not [line for line in loop if re.match(SPILL["x86_64"], line)]
 
 
@@ -246,7 +248,7 @@ OTHERS = [
 ]
 
 
-@every_target
+@pytest.mark.parametrize("instructions", ["amx", "avx2"])
 def test_every_part_of_the_key_changes_the_code(instructions: str) -> None:
     target = isa.target(instructions)
     texts = [generate(key, target) for key in (PLAIN, *OTHERS) if target.multiplies_tiles or not key.terms]

@@ -160,15 +160,18 @@ class RegisterTile:
     """vectors of queries"""
     keys: int
     dims: int
+    few: int
+    """sums where a block has few queries, which lie in no lanes"""
 
 
-# 32 registers: 4·6 sums, 4 vectors of queries, a broadcast number. 16 registers: 2·6, 2 and 1. On NEON LLVM
-# loads the operands in pairs and needs more room for them.
+# 32 registers: 4·4 sums, 4 vectors of queries, a broadcast number. 6 keys would fit, but they do not divide a
+# tile's, so that a whole tile would do some twice. 16 registers: 2·6, 2 and 1. On NEON LLVM loads the operands in
+# pairs and needs more room for them.
 _REGISTER_TILES = {
-    "amx": RegisterTile(queries=4, keys=6, dims=6),
-    "avx512": RegisterTile(queries=4, keys=6, dims=6),
-    "avx2": RegisterTile(queries=2, keys=6, dims=6),
-    "neon": RegisterTile(queries=4, keys=5, dims=6),
+    "amx": RegisterTile(queries=4, keys=4, dims=4, few=16),
+    "avx512": RegisterTile(queries=4, keys=4, dims=4, few=16),
+    "avx2": RegisterTile(queries=2, keys=6, dims=6, few=8),
+    "neon": RegisterTile(queries=4, keys=5, dims=6, few=16),
 }
 
 

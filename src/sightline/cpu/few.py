@@ -3,7 +3,7 @@
 With queries in lanes, one query would use one lane of sixteen. Here all lanes work, and K and V are read once,
 where they lie. The interface is that of `tiles`, but for the output, which stays in rows until it is turned.
 
-Every bit of the results is as there: a score is summed over the dimensions in the same order, an output over
+Every bit of the results is as there: a score is summed over the dimensions in the same chains, an output over
 the keys of a tile. So it may depend on anything which engine a block gets: it is only a question of time.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.kinds import I16, I32, NEGATIVE_INFINITY, vector
-from sightline.cpu.tiles import CACHE_LINE, PARAMETERS
+from sightline.cpu.tiles import CACHE_LINE, CHAIN, PARAMETERS
 from sightline.cpu.transpose import transposed
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.tiles import Product
-    from sightline.cpu.values import Pointer, Value
+    from sightline.cpu.values import Pointer, Value, Variable
 
 LINES_AHEAD = (
     128  # cache lines between what is read and what is fetched: more would not stay in a first level
@@ -53,9 +53,10 @@ def _group(
 ) -> None:
     """As many keys as there are lanes: their columns become vectors, and every query takes its product of each."""
     lanes, words = k.place(w, p.lanes), k.words(p.columns)
-    sums = [f.variable(f.zeros(k.vec)) for _ in range(k.key.few)]
+    totals = [f.variable(f.zeros(k.vec)) for _ in range(k.key.few)]
+    share = -(-k.lanes // (words // k.lanes))  # rows to fetch at each square
 
-    def columns(start: Value, used: range) -> None:
+    def square(start: Value, used: range, sums: list[Variable]) -> None:
         """Some columns of the square that begins at column `start`."""
         made = transposed([_words(k, row + start * (k.per_word * formats.size(k.key.dtype))) for row in rows])
         for u in used:
@@ -63,18 +64,27 @@ def _group(
                 number = (lanes + (start + u) * k.row_bytes + i * k.element_bytes).load(k.compute)
                 total.value = k.multiply_add(number.splat(k.lanes), made[u], total.value)
 
-    rest = words % k.lanes
-    share = -(-k.lanes * k.lanes // (words - rest))
-    with f.loop(0, words - rest, k.lanes, name="columns") as c:
-        for t in range(share):
-            ahead.fetch(j + c // k.lanes * share + t)
-        columns(c, range(k.lanes))
-    if rest:  # the last square overlaps the one before
-        columns(f.value(words - k.lanes), range(k.lanes - rest, k.lanes))
+    def chain(first: Value, length: int) -> None:
+        """So many columns, square by square; a last one overlaps the one before."""
+        sums, rest = [f.variable(f.zeros(k.vec)) for _ in totals], length % k.lanes
+        for s in range(0, length - rest, k.lanes):
+            for t in range(share):
+                ahead.fetch(j + (first + s) // k.lanes * share + t)
+            square(first + s, range(k.lanes), sums)
+        if rest:
+            square(first + (length - k.lanes), range(k.lanes - rest, k.lanes), sums)
+        for total, made in zip(totals, sums, strict=True):
+            total.value = total.value + made.value
+
+    whole = words // CHAIN * CHAIN
+    with f.loop(0, whole, CHAIN, name="columns") as c:
+        chain(c, CHAIN)
+    if words > whole:
+        chain(f.value(whole), words - whole)
     table, top = k.table(w, p.result), k.table(w, "top")
     for g in range(_row_vectors(k)):
         largest = top[g]
-        for t, s in enumerate(_rows_in_lanes(k, [total.value for total in sums], g)):
+        for t, s in enumerate(_rows_in_lanes(k, [total.value for total in totals], g)):
             table[j + t, g] = s
             largest = s.max(largest)
         if p.top:
@@ -109,9 +119,8 @@ def _parts(k: Kernel, columns: int) -> list[_Part]:
     starts = [*range(0, columns - k.lanes + 1, k.lanes)]
     if columns % k.lanes:
         starts.append(columns - k.lanes)  # it overlaps the one before, and has a place of its own
-    most = k.tile.queries * k.tile.dims * 2 // 3  # sums; the other registers are for V and P
-    wide = min(len(starts), most)
-    rows = max(1, most // wide)
+    wide = min(len(starts), k.tile.few)
+    rows = max(1, k.tile.few // wide)
     return [
         _Part(c * k.lanes, starts[c : c + wide], range(i, min(i + rows, k.key.few)))
         for c in range(0, len(starts), wide)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PARAMETERS = (ADDRESS, ADDRESS, INT, INT, INT, ADDRESS, INT)
 CACHE_LINE = 64
+CHAIN = 16  # products of a score that are added one to another, before these sums are
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +69,39 @@ def inner(k: Kernel, p: Product) -> Function:
 def _inner_tile(
     k: Kernel, f: Function, w: Pointer, p: Product, rows: list[Pointer], j: Value, g: Value, width: int
 ) -> None:
-    """`width` vectors of queries against a few keys: for each dimension, every sum takes one product."""
+    """`width` vectors of queries against a few keys: for each dimension, every sum takes one product.
+
+    A chain of sums loses digits as it grows: it ends after CHAIN products and is added to those before.
+    """
     lanes, table, top = (k.table(w, part) for part in (p.lanes, p.result, "top"))
-    sums = _sums(k, f, len(rows), width)
 
-    def step(d: Value) -> None:
-        _multiply(
-            k, sums, [row + d * k.element_bytes for row in rows], [lanes[d, g + i] for i in range(width)]
-        )
+    def chain(start: Value, length: int) -> None:
+        """So many dimensions."""
+        sums = _sums(k, f, len(rows), width)
 
-    _unrolled(f, k.words(p.columns), step)
-    for i in range(width):
-        for t in range(len(rows)):
-            table[j + t, g + i] = sums[t][i].value
-        if p.top:
+        def step(d: Value) -> None:
+            numbers = [row + d * k.element_bytes for row in rows]
+            _multiply(k, sums, numbers, [lanes[d, g + i] for i in range(width)])
+
+        _unrolled(f, start, length, step)
+        for t, row in enumerate(sums):
+            for i, total in enumerate(row):
+                table[j + t, g + i] = table[j + t, g + i] + total.value
+
+    for t in range(len(rows)):
+        for i in range(width):
+            table[j + t, g + i] = f.zeros(k.vec)
+    words = k.words(p.columns)
+    whole = words // CHAIN * CHAIN
+    with f.loop(0, whole, CHAIN, name="chain") as start:
+        chain(start, CHAIN)
+    if words > whole:
+        chain(f.value(whole), words - whole)
+    if p.top:
+        for i in range(width):
             largest = top[g + i]
             for t in range(len(rows)):
-                largest = sums[t][i].value.max(largest)
+                largest = table[j + t, g + i].max(largest)
             top[g + i] = largest
 
 
@@ -154,7 +171,7 @@ def across(k: Kernel, p: Product) -> Function:
     with k.module.function(p.name, *PARAMETERS) as f:
         w, sums, sum_row, n, vectors, soon, soon_row = f.arguments()
         queries = vectors * (k.lanes // k.per_word)
-        for width, c in _vector_groups(k, f, f.value(k.column_vectors(p.columns))):
+        for width, c in _vector_groups(k, f, k.column_vectors(p.columns)):
             with f.loop(0, n, k.tile.keys, name="keys") as j:
                 numbers = [(j + t).min(n - 1) for t in range(k.tile.keys)]
                 for number in numbers:
@@ -223,22 +240,28 @@ def _sums(k: Kernel, f: Function, rows: int, width: int) -> list[list[Variable]]
     return [[f.variable(f.zeros(k.vec)) for _ in range(width)] for _ in range(rows)]
 
 
-def _unrolled(f: Function, end: int, step: Callable[[Value], None], by: int = 4) -> None:
-    """`for d in range(end)`, four steps at a time; the end is known when the kernel is made."""
-    whole = end // by * by
-    with f.loop(0, whole, by, name="dim") as d:
+def _unrolled(f: Function, start: Value, count: int, step: Callable[[Value], None], by: int = 4) -> None:
+    """`for d in range(start, start + count)`, four steps at a time; the count is known when the kernel is made."""
+    whole = count // by * by
+    with f.loop(start, start + whole, by, name="dim") as d:
         for u in range(by):
             step(d + u)
-    for left in range(whole, end):
-        step(f.value(left))
+    for left in range(whole, count):
+        step(start + left)
 
 
-def _vector_groups(k: Kernel, f: Function, vectors: Value, most: int = 0) -> Iterator[tuple[int, Value]]:
-    """Cover the block's vectors of rows: full register tiles, then at most one of each smaller power of two.
+def _vector_groups(
+    k: Kernel, f: Function, vectors: Value | int, most: int = 0
+) -> Iterator[tuple[int, Value]]:
+    """Cover vectors of rows or columns: full register tiles, then at most one of each smaller power of two.
 
-    What the caller writes for each (width, first vector) is the body of a loop or of a branch.
+    What the caller writes for each (width, first vector) is the body of a loop or of a branch; where the number
+    is known, only those that are reached are written.
     """
     width = most or k.tile.queries
+    if isinstance(vectors, int):
+        yield from _known_groups(f, vectors, width)
+        return
     whole = vectors - vectors % width
     with f.loop(0, whole, width, name="rows") as g:
         yield width, g
@@ -246,3 +269,14 @@ def _vector_groups(k: Kernel, f: Function, vectors: Value, most: int = 0) -> Ite
         width //= 2
         with f.when((vectors & width) != 0):
             yield width, vectors - vectors % (2 * width)
+
+
+def _known_groups(f: Function, vectors: int, width: int) -> Iterator[tuple[int, Value]]:
+    """The same of a number that is known when the kernel is made."""
+    if whole := vectors - vectors % width:
+        with f.loop(0, whole, width, name="rows") as g:
+            yield width, g
+    while width > 1:
+        width //= 2
+        if vectors & width:
+            yield width, f.value(vectors - vectors % (2 * width))
