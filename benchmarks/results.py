@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.shapes import LEAST_READ, MASKED, MOST_FOR_MASK, READ, UNMASKED
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from benchmarks.shapes import Shape, Target
+    from benchmarks.shapes import Shape
 
 DISTURBED = 0.8  # of the probe's best
 MACHINE = ("date", "cpu", "cores", "system", "python")
@@ -109,52 +107,3 @@ def line(row: Row) -> str:
         f"{row.p80_ms:>10.4g}{row.gflops:>9.1f}{faster:>8}{row.error:>9.1e}{row.first_ms:>10.4g}"
         f"{probe:>6.0%}{'~' if probe < DISTURBED else ''}"
     )
-
-
-def verdicts(rows: Sequence[Row], targets: Iterable[Target], ours: str) -> list[str]:
-    """For each cell where ours ran: the best peer, and the targets met or missed."""
-    cells: dict[tuple[str, str, int, str], list[Row]] = {}
-    for row in rows:
-        if row.library != ours and row.ours_faster is not None:
-            cells.setdefault((row.shape, row.dtype, row.threads, row.isa), []).append(row)
-    targets = list(targets)
-    return [text for cell, peers in cells.items() for text in _verdict(cell, peers, targets)]
-
-
-def own_verdicts(rows: Sequence[Row], ours: str) -> list[str]:
-    """What is asked of us beside ourselves and the machine: reading where reading is all, and the mask's price."""
-    own = [row for row in rows if row.peer == ours]
-    texts = []
-    for row in own:
-        where = f"{row.shape:<18}{row.dtype:<9}{row.threads:>4} {row.isa:<8}"
-        if row.shape in READ and row.peak_read:
-            part = row.gigabytes / row.peak_read
-            word = "met" if part >= LEAST_READ else "MISSED"
-            texts.append(
-                f"{where}{part:>7.0%} of {row.peak_read:.1f} GB/s read, target {LEAST_READ:.0%}: {word}"
-            )
-        if row.shape == MASKED:
-            plain = [
-                x for x in own
-                if (x.shape, x.dtype, x.threads, x.isa) == (UNMASKED, row.dtype, row.threads, row.isa)
-            ]  # fmt: skip
-            for each in plain:
-                times = row.p50_ms / each.p50_ms
-                word = "met" if times <= MOST_FOR_MASK else "MISSED"
-                texts.append(
-                    f"{where}{times:>7.2f}× our own without the mask, at most {MOST_FOR_MASK}×: {word}"
-                )
-    return texts
-
-
-def _verdict(cell: tuple[str, str, int, str], peers: list[Row], targets: list[Target]) -> list[str]:
-    shape, dtype, threads, isa = cell
-    best = min(peers, key=lambda row: row.ours_faster or 0.0)
-    where = f"{shape:<18}{dtype:<9}{threads:>4} {isa:<8}"
-    texts = [f"{where}{best.ours_faster or 0.0:>7.2f}× the best peer, {best.peer}"]
-    for target in targets:
-        known = [row.ours_faster or 0.0 for row in peers if row.library == target.library]
-        if (target.shape, "float32", target.isa or "native") == (shape, dtype, isa) and known:
-            word = "met" if min(known) >= target.at_least else "MISSED"
-            texts.append(f"{where}{min(known):>7.2f}× {target.library}, target {target.at_least}×: {word}")
-    return texts

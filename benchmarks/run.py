@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from benchmarks import machine, results
 from benchmarks.field import Effort, Field
 from benchmarks.peers import OURS, PEERS, Peer
-from benchmarks.shapes import DTYPES, QUICK, SHAPES, TARGET_SHAPES, TARGETS
+from benchmarks.shapes import DTYPES, QUICK, SHAPES
+from benchmarks.targets import TABLE, own_verdicts, verdicts
 from sightline.bench.peaks import Peaks
 from sightline.bench.roofline import Point, draw
+from sightline.cpu.isa import detect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,8 +46,8 @@ def arguments() -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--threads", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2])
-    parser.add_argument("--shapes", type=names(SHAPES), default=None, help="default: those with targets")
-    parser.add_argument("--dtypes", type=names(DTYPES), default=["float32"])
+    parser.add_argument("--shapes", type=names(SHAPES), default=None, help="default: the table")
+    parser.add_argument("--dtypes", type=names(DTYPES), default=["float32", "bfloat16", "float16"])
     parser.add_argument("--peers", type=names(PEERS), default=list(PEERS))
     parser.add_argument("--isa", choices=["avx2"], help="hold ours and PyTorch to it")
     parser.add_argument("--rounds", type=int, default=7)
@@ -78,7 +80,7 @@ def plot(rows: list[results.Row], cpu: str, path: Path) -> None:
 def main() -> None:
     args = arguments()
     here = machine.describe()
-    shapes = args.shapes or (QUICK if args.quick else TARGET_SHAPES)
+    shapes = args.shapes or (QUICK if args.quick else TABLE)
     effort = Effort(2, 0.02) if args.quick else Effort(args.rounds, args.turn)
     for name, value in here.items():
         print(f"# {name}: {value}")
@@ -92,7 +94,9 @@ def main() -> None:
                     cell = field.cell(SHAPES[shape], dtype, effort)
                     print("\n".join(map(results.line, cell)), flush=True)
                     rows += cell
-    print("\n".join([*results.verdicts(rows, TARGETS, OURS), *results.own_verdicts(rows, OURS)]))
+    matrix_unit = args.isa is None and detect().multiplies_tiles
+    for say in (verdicts, own_verdicts):
+        print("\n".join(say(rows, matrix_unit=matrix_unit)))
     if args.plot:
         plot(rows, here["cpu"], args.plot)
     if args.csv or not args.quick:

@@ -1,10 +1,9 @@
-"""The calls worth timing, by name: sizes, options, inputs, useful FLOPs, and the speed it is to reach."""
+"""The calls worth timing, by name: sizes, options, inputs and useful FLOPs."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -139,30 +138,3 @@ _ALL = [
 ]
 SHAPES = {shape.name: shape for shape in _ALL}
 QUICK = [name for name in SHAPES if name.startswith("quick")]
-
-
-class Target(NamedTuple):
-    """`sightline` is to be `at_least` times as fast as the fastest peer of `library`."""
-
-    shape: str
-    library: str
-    at_least: float
-    isa: str | None = None  # forced, or the machine's own
-
-
-TARGETS = [
-    Target("prefill64", "torch", 1.1),
-    Target("prefill64-causal", "torch", 1.1),
-    Target("prefill128", "torch", 1.1),
-    Target("prefill128-causal", "torch", 1.1),
-    Target("bert", "torch", 1.4),
-    Target("bert", "onnxruntime", 1.05),
-    Target("vit", "torch", 1.3),
-    Target("window", "torch", 8.0),
-    Target("documents", "torch", 4.0),
-    Target("prefill64", "torch", 1.1, isa="avx2"),
-]
-READ = [name for name in SHAPES if name.startswith("decode")]
-LEAST_READ = 0.85  # of the read bandwidth measured in the same run
-MASKED, UNMASKED, MOST_FOR_MASK = "random", "square2048", 1.15  # times our own time without the mask
-TARGET_SHAPES = list(dict.fromkeys(target.shape for target in TARGETS))

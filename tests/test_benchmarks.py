@@ -33,7 +33,8 @@ from benchmarks import (  # noqa: E402
     watching,
     worker,
 )
-from benchmarks.shapes import SHAPES, TARGETS  # noqa: E402
+from benchmarks.shapes import SHAPES  # noqa: E402
+from benchmarks.targets import HIGH, TARGETS, own_verdicts, verdicts  # noqa: E402
 
 
 def attention(shape: shapes.Shape, dtype: str, allowed: np.ndarray) -> np.ndarray:
@@ -76,7 +77,8 @@ ROW = results.Row(
 def test_every_target_names_a_shape_and_a_library_that_has_a_peer() -> None:
     libraries = {peer.library for peer in peers.PEERS.values()}
     assert TARGETS
-    assert all(target.shape in SHAPES and target.library in libraries for target in TARGETS)
+    assert all(target.shape in SHAPES and target.library in libraries | {""} for target in TARGETS)
+    assert {target.ours for target in TARGETS} <= set(peers.PEERS)
 
 
 @pytest.mark.parametrize(
@@ -177,28 +179,44 @@ def test_verdicts_name_the_best_peer_and_judge_by_the_librarys_fastest() -> None
     slower = dataclasses.replace(ROW, ours_faster=9.0)
     faster = dataclasses.replace(ROW, peer="torch-additive", ours_faster=7.5)
     other = dataclasses.replace(ROW, peer="openvino", library="openvino", ours_faster=3.0)
-    best, target = results.verdicts([slower, faster, other], TARGETS, peers.OURS)
+    best, target = verdicts([slower, faster, other], matrix_unit=False)
     assert best.endswith("3.00× the best peer, openvino")
     assert target.endswith("7.50× torch, target 8.0×: MISSED")
-    assert results.verdicts([slower], TARGETS, peers.OURS)[1].endswith("9.00× torch, target 8.0×: met")
+    assert verdicts([slower], matrix_unit=False)[1].endswith("9.00× torch, target 8.0×: met")
+
+
+def test_matrix_units_have_targets_of_their_own() -> None:
+    row = dataclasses.replace(ROW, shape="gqa", ours_faster=2.1)
+    fast = dataclasses.replace(row, peer=HIGH, ours_faster=0.75)
+    assert len(verdicts([row, fast], matrix_unit=False)) == 1  # the best peer, and no target
+    best, highest, high = verdicts([row, fast], matrix_unit=True)
+    assert best.endswith("2.10× the best peer, torch")
+    assert highest.endswith("2.10× the best peer, target 2.0×: met")
+    assert high.endswith(f"2.80× the best peer by {HIGH}, target 3.0×: MISSED")
+    half = dataclasses.replace(row, dtype="bfloat16")
+    assert verdicts([half], matrix_unit=True)[1].endswith("2.10× the best peer, target 2.5×: MISSED")
 
 
 def test_a_forced_isa_has_targets_of_its_own() -> None:
     row = dataclasses.replace(ROW, shape="bert", isa="avx2")
-    assert len(results.verdicts([row], TARGETS, peers.OURS)) == 1  # the best peer, and no target
+    assert len(verdicts([row], matrix_unit=False)) == 1  # the best peer, and no target
     row = dataclasses.replace(ROW, shape="prefill64", isa="avx2")
-    assert len(results.verdicts([row], TARGETS, peers.OURS)) == 2
+    assert len(verdicts([row], matrix_unit=False)) == 2
 
 
-def test_reading_and_masks_are_judged_beside_ourselves() -> None:
+def test_reading_multiplying_and_masks_are_judged_beside_ourselves() -> None:
     ours = dataclasses.replace(ROW, peer=peers.OURS, shape="decode", gigabytes=34.0, peak_read=40.0)
-    (line,) = results.own_verdicts([ours, ROW], peers.OURS)
+    (line,) = own_verdicts([ours, ROW], matrix_unit=False)
     assert line.endswith("85% of 40.0 GB/s read, target 85%: met")
-    (line,) = results.own_verdicts([dataclasses.replace(ours, gigabytes=33.0)], peers.OURS)
+    (line,) = own_verdicts([dataclasses.replace(ours, gigabytes=33.0)], matrix_unit=False)
     assert line.endswith("MISSED")
+    busy = dataclasses.replace(ours, shape="prefill128", gflops=168.0, peak_gflops=200.0)
+    (line,) = own_verdicts([busy], matrix_unit=False)
+    assert line.endswith("84% of 200 GFLOP/s of multiply-adds, target 85%: MISSED")
+    assert not own_verdicts([busy], matrix_unit=True)
     plain = dataclasses.replace(ours, shape="square2048", p50_ms=10.0)
     masked = dataclasses.replace(plain, shape="random", p50_ms=11.6)
-    (line,) = results.own_verdicts([masked, plain, dataclasses.replace(plain, threads=1)], peers.OURS)
+    (line,) = own_verdicts([masked, plain, dataclasses.replace(plain, threads=1)], matrix_unit=False)
     assert line.endswith("1.16× our own without the mask, at most 1.15×: MISSED")
 
 
