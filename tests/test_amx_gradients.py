@@ -32,10 +32,10 @@ def inputs(queries: int, keys: int, dim: int) -> list[Array]:
     return [rng.standard_normal((1, 1, n, dim)).astype(np.float32) for n in (queries, keys, keys, queries)]
 
 
-def differentiate(given: list[Array], **options: Any) -> Gradients:
+def differentiate(given: list[Array], *, wanted: tuple[str, ...] = NAMES, **options: Any) -> Gradients:
     q, k, v, d_output = given
     out, seen = sightline.attention(q, k, v, see=("lse",), **options)
-    return sightline.attention_vjp(q, k, v, out, seen.lse, d_output, **options)
+    return sightline.attention_vjp(q, k, v, out, seen.lse, d_output, wanted=wanted, **options)
 
 
 def error(got: Any, want: Any) -> float:
@@ -60,7 +60,26 @@ def test_gradients_take_the_terms_that_the_forward_pass_does() -> None:
     ]
     assert [kernel_terms("float32", precision=word) for word in ("high", "default")] == [[2], [1]]
     bias = Spec((300, 300), (1200, 4), "float32")
-    assert kernel_terms("float32", ("query", "bias"), bias=bias) == [0, 3], "a bias's goes without the unit"
+    assert kernel_terms("float32", ("query", "bias"), bias=bias) == [3, 3]
+
+
+@pytest.mark.parametrize("form", [(4, 333, 1100), (333, 1100), (2, 1, 1, 1100), (4, 333, 1)], ids=str)
+@pytest.mark.parametrize("huge", [False, True])
+def test_the_gradient_of_a_bias_is_no_worse_than_by_multiply_adds(
+    form: tuple[int, ...], huge: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Own rows and columns or shared ones; `huge`: a key, a value and a query that are no sums of terms."""
+    rng = np.random.default_rng(7)
+    shapes = ((2, 4, 333, 24), (2, 2, 1100, 24), (2, 2, 1100, 40), (2, 4, 333, 40), form)
+    *given, bias = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+    if huge:
+        given[1][0, 1, 70], given[2][1, 0, 900], given[0][1, 3, 200] = 1e-33, 1e-34, 1e-35
+    options = {"bias": bias, "causal": True, "query_offset": 767}
+    exact = gradients(*given, **options).bias
+    on_unit = differentiate(given, **options, wanted=("bias",)).bias
+    monkeypatch.setenv(isa.VARIABLE, "avx512")
+    without = differentiate(given, **options, wanted=("bias",)).bias
+    assert error(on_unit, exact) <= 1.2 * error(without, exact)
 
 
 @pytest.mark.parametrize("dim", [40, 64, 257])

@@ -27,7 +27,7 @@ def kernel_for(
     """
     paired = p.dtype == "bfloat16" and isa.multiplies_pairs
     few = 0 if listed or gradients else _few(p, isa, paired=paired, values=values)
-    on_unit = values and p.value_dim > 0 and "bias" not in gradients
+    on_unit = values and p.value_dim > 0
     terms = first.terms if first is not None else _terms(p, isa, few) if on_unit else 0
     modified = p.softcap is not None or p.bias is not None or p.alibi_slopes is not None
     in_place = few > 0 or terms > 0

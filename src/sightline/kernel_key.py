@@ -20,6 +20,7 @@ PACKED_BYTES = 2**20  # of keys and values that a run of blocks has packed, and 
 BLOCKS_BYTES = 3 * 2**19  # … of what its blocks remember: both are to stay in a second-level cache
 MOST_SHARING = 32  # blocks of a run at most, …
 LEAST_SHARING = 8  # … where there are so many, and more
+SHARING_BIAS = 4  # … where each has the sums of a run of keys beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class KernelKey:
     @property
     def most_sharing(self) -> int:
         """Blocks that may share a period's packed keys."""
+        if "bias" in self.gradients:
+            return SHARING_BIAS
         if self.gradients:  # Q and dO in two forms each, and dQ twice
             block = (
                 self.row_bytes * 2 * self.dim + self.block_rows * 4 * (self.dim + self.value_dim) * self.terms

@@ -53,8 +53,8 @@ class Pass:
     def items(self) -> int:
         """Work items."""
         if self.parts:
-            blocks = 1 if "over_queries" in self.plan.kernel.gradients else self.plan.blocks
-            return self.parts * blocks * self.ranges * bool(self.plan.blocks)
+            runs = 1 if "over_queries" in self.plan.kernel.gradients else self.plan.runs
+            return self.parts * runs * self.ranges * bool(self.plan.blocks)
         if not self.ranges:
             return self.plan.items
         return self.plan.sequences * self.plan.problem.kv_heads * self.ranges

@@ -103,7 +103,9 @@ class Plan:
             return max(LEAST_RUN, -(-self.blocks // MOST_RUNS))
         if not self.kernel.terms:
             return 1
-        shared = self.sequences * self.spaces * self.blocks // SHARED_ITEMS
+        # All heads may have one bias: its gradient's items are then those of one head.
+        heads = 1 if "bias" in self.kernel.gradients else self.sequences * self.spaces
+        shared = heads * self.blocks // SHARED_ITEMS
         least = LEAST_SHARING_BACKWARD if self.kernel.gradients else LEAST_SHARING
         return max(1, min(max(shared, least), self.blocks, self.kernel.most_sharing))
 

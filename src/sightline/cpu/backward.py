@@ -61,7 +61,7 @@ def generate(key: KernelKey, isa: Isa) -> str:
         a, w, sums = f.arguments()
         with f.loop(0, k.argument(f, a, "slice_items"), name="item"):
             if block.sums_over_queries:
-                KeyHead(run or block, f, a, w, sums).go_on()
+                KeyHead(run or block, block.store_rows, f, a, w, sums).go_on()
             else:
                 item = a.claim(1)
                 f.give_if(item >= k.argument(f, a, "items"), 0)

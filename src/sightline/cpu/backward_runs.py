@@ -20,7 +20,7 @@ block.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from sightline.cpu import amx, derivative, packing
 from sightline.cpu.kinds import ADDRESS, BOOL, INT
@@ -31,14 +31,35 @@ from sightline.kernel_key import PERIOD_TILES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sightline.cpu.backward import Block
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.key_sums import Reach
+    from sightline.cpu.recompute import Recompute
     from sightline.cpu.rows import Place
     from sightline.cpu.values import Pointer, Value
 
 FITS, FAR = 7, 8  # where a block remembers whether its rows fit the unit, and whether some lse does not tell
+
+
+class Block(Protocol):
+    """What a run asks of a block: that of `backward`, or that of `bias_gradient`."""
+
+    again: Recompute
+    makes_query: bool
+    sums_over_queries: dict[str, int]
+    derive: dict[bool, Function]
+    across: dict[str, dict[bool, Function]]
+    accumulate: dict[bool, Function]
+    sums: dict[bool, Function]
+
+    def clear(self, f: Function, w: Pointer, rows: Rows) -> None:
+        """Before a block's first key."""
+
+    def settle(self, f: Function, w: Pointer, rows: Rows) -> None:
+        """After every PERIOD_TILES tiles, if it makes dQ."""
+
+    def store(self, f: Function, a: Pointer, w: Pointer, rows: Rows) -> None:
+        """After its last key."""
 
 
 class BackwardRun:
@@ -48,8 +69,6 @@ class BackwardRun:
         key = k.key
         self.k, self.block, self.again = k, block, block.again
         self.sums_over_queries = block.sums_over_queries
-        if self.sums_over_queries:
-            self.store_rows = block.store_rows
         forms = ("rows", "columns") if block.makes_query else ("rows",)
         self.operands = {
             "key": Operand(k, "key", key.dim, forms),

@@ -23,12 +23,17 @@ STATE_BYTES = 64  # before the sums: the item, and the next block of it
 
 
 class KeyHead:
-    """A work item of one key head's run of keys: its blocks of rows, and the sums dK and dV."""
+    """A work item of one key head's run of keys: its blocks of rows, and the sums dK and dV.
+
+    `store_rows`: what `packing.store_rows` makes.
+    """
 
     def __init__(
-        self, worker: Block | BackwardRun, f: Function, a: Pointer, w: Pointer, state: Pointer
-    ) -> None:
+        self, worker: Block | BackwardRun, store_rows: Function, f: Function, a: Pointer, w: Pointer,
+        state: Pointer,
+    ) -> None:  # fmt: skip
         self.worker, self.k, self.f, self.a, self.w = worker, worker.k, f, a, w
+        self.store_rows = store_rows
         self.item, self.next_unit, self.sums = state, state + 8, state + STATE_BYTES
 
     def go_on(self) -> None:
@@ -65,9 +70,8 @@ class KeyHead:
         for name, (_, columns, kept) in Reach(self.worker, f, self.sums, begin, end).parts.items():
             row = k.argument(f, a, f"{name}_row")
             offset = of_sequence(sequence, name) + (head * k.argument(f, a, f"{name}_head") + begin * row)
-            f.call(
-                self.worker.store_rows, kept, f.value(columns), end - begin, k.address(a, name) + offset, row
-            )
+            size = end - begin
+            f.call(self.store_rows, kept, f.value(columns), size, k.address(a, name) + offset, row)
 
 
 class Reach:

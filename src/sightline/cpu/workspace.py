@@ -57,7 +57,7 @@ class Workspace:
     | outs, d_outs, queries | O, dO and Q of the block as packed rows | row × dimension |
     | *.pairs | what has a second form, in pairs of bfloat16 | pairs of rows, or of keys |
     | dot, delta, lse, shift, lift | Σ_d dO·O; dot − dlse; what makes a weight of a score | row |
-    | d_bias | dS of a run of keys, summed | key × row |
+    | d_bias, d_bias_begin | dS of a run of keys, summed; the first of them | key × row; one |
     | lean, top_seen | dS times distance, summed; a score that was seen | row |
     | nothing, ones | a tile of zeros; one whose first row is ones | row × row |
     | query_tiles, weight_tiles, … | Qᵀ, Pᵀ, dOᵀ, dSᵀ in terms of bfloat16, as a matrix unit reads them | tile |
@@ -166,6 +166,7 @@ def _of_gradients(key: KernelKey, lanes: int, tile: int) -> dict[str, int]:
     }
     return {
         "d_bias": BIAS_TILES * key.tile_keys * key.row_bytes if "bias" in key.gradients else 0,
+        "d_bias_begin": 8,
         "d_out": (key.value_dim + (MATRIX_KEYS if key.terms else lanes)) * key.row_bytes,
         **dict.fromkeys(("d_query", "kept_d_query"), (key.dim + lanes) * key.row_bytes),
         "d_scores": tile * key.row_bytes,
