@@ -74,12 +74,12 @@ def test_the_gradient_of_a_bias_is_no_worse_than_by_multiply_adds(
     *given, bias = (rng.standard_normal(shape).astype(np.float32) for shape in shapes)
     if huge:
         given[1][0, 1, 70], given[2][1, 0, 900], given[0][1, 3, 200] = 1e-33, 1e-34, 1e-35
-    options = {"bias": bias, "causal": True, "query_offset": 767}
+    options: dict[str, Any] = {"bias": bias, "causal": True, "query_offset": 767}
     exact = gradients(*given, **options).bias
     on_unit = differentiate(given, **options, wanted=("bias",)).bias
     monkeypatch.setenv(isa.VARIABLE, "avx512")
     without = differentiate(given, **options, wanted=("bias",)).bias
-    assert error(on_unit, exact) <= 1.2 * error(without, exact)
+    assert error(on_unit, exact) <= min(1.2 * error(without, exact), 1e-5)
 
 
 @pytest.mark.parametrize("dim", [40, 64, 257])
