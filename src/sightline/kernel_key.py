@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 ROW_BYTES = 256  # one key's scores against a block of queries: 64 float32 or 32 float64
+FEW_ROW_BYTES = 64  # … of few queries: their tables leave the first-level cache to keys and values
 PERIOD_TILES = 16  # tiles whose sums are made together, before they join those of earlier ones
 BIAS_TILES = 16  # of a run of keys for the gradient of a bias: each run reads its queries anew
 STEP_BLOCKS = 16  # blocks whose sums over queries are made together, before they join those of earlier ones
@@ -72,7 +73,7 @@ class KernelKey:
         """Query rows of a block."""
         if self.terms and not self.by_single_tiles:
             return MATRIX_ROWS // 2 if self.few else MATRIX_ROWS
-        return ROW_BYTES // self.element_bytes
+        return (FEW_ROW_BYTES if self.few else ROW_BYTES) // self.element_bytes
 
     @property
     def row_bytes(self) -> int:

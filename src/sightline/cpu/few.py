@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from sightline.cpu.tiles import Product
     from sightline.cpu.values import Pointer, Value, Variable
 
-LINES_AHEAD = (
-    128  # cache lines between what is read and what is fetched: more would not stay in a first level
-)
+CHUNK_BYTES = 8192  # of values that every part of the output takes, one after another, while they are near
+LINES_AHEAD = 128  # cache lines between what is read and what is fetched into the first-level cache, …
+FAR_ROWS = 16  # … or a tile and so many rows, if that is the second level, …
+FAR_LINES = 2048  # … but not more than that
 
 
 def inner(k: Kernel, p: Product) -> Function:
@@ -37,7 +38,7 @@ def inner(k: Kernel, p: Product) -> Function:
             for g in range(_row_vectors(k)):
                 k.table(w, "top")[g] = f.value(NEGATIVE_INFINITY, k.vec)
         row_bytes = p.columns * formats.size(k.key.dtype)
-        ahead = _Ahead(f, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n, k.lanes)
+        ahead = _Ahead(k, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n)
         whole = n - n % k.lanes
         with f.loop(0, whole, k.lanes, name="keys") as j:
             _group(k, f, w, p, [keys + (j + t) * key_row for t in range(k.lanes)], j, ahead)
@@ -95,17 +96,28 @@ def outer(k: Kernel, p: Product) -> Function:
     """O[i, d] = O[i, d]·fade[i] + Σ_j V[j, d]·P[j, i] over keys j < n, in rows."""
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, value_row, n, _, soon, soon_row = f.arguments()
-        size = formats.size(k.key.dtype)
-        parts = _parts(k, p.columns)
-        passes: list[tuple[Pointer, Value, int]] = []  # what each part reads that no earlier one has
-        for part in parts:
-            first, last = part.dims[0], part.dims[-1] + k.lanes
-            unread = (last - first) * size if part.queries.start == 0 else 0
-            passes.append((values + first * size, value_row, unread))
-        passes.append((soon, soon_row, p.soon))
-        for part, here, then in zip(parts, passes, passes[1:], strict=False):
-            _accumulate(k, f, w, p, (values, value_row, n), part, _Ahead(f, here, then, n, 1))
+        rows, then = (values, value_row, p.columns * formats.size(k.key.dtype)), (soon, soon_row, p.soon)
+        parts, ahead = _parts(k, p.columns), _Ahead(k, rows, then, n)
+        chunk = _chunk(rows[2]) if len(parts) > 1 else k.key.tile_keys
+        _clear(k, f, w, RECENT)
+        with f.loop(0, n, chunk, name="chunk") as first:
+            keys = first, (first + chunk).min(n)
+            for i, part in enumerate(parts):
+                # All parts together fetch as many rows as they read.
+                step = first * (len(parts) - 1) + chunk * i
+                _accumulate(k, f, w, p, (values, value_row, *keys), part, ahead.shared(len(parts), step))
+        for i in range(k.key.few):
+            fade = (k.place(w, "fade") + i * k.element_bytes).load(k.compute).splat(k.lanes)
+            for place in range(0, _row_bytes(k, p.columns), k.vector_bytes):
+                offset = i * _row_bytes(k, p.columns) + place
+                total, recent = k.place(w, ROWS) + offset, k.place(w, RECENT) + offset
+                total.store(total.load(k.vec).fma(fade, recent.load(k.vec)))
     return f
+
+
+def _chunk(row_bytes: int) -> int:
+    """Keys of a chunk: an even number, for those that come in pairs."""
+    return max(2, CHUNK_BYTES // row_bytes // 2 * 2)
 
 
 class _Part:
@@ -116,10 +128,12 @@ class _Part:
 
 
 def _parts(k: Kernel, columns: int) -> list[_Part]:
+    """Whole rows of few queries, or pieces of rows of many where numbers are converted, which is done once so."""
     starts = [*range(0, columns - k.lanes + 1, k.lanes)]
     if columns % k.lanes:
         starts.append(columns - k.lanes)  # it overlaps the one before, and has a place of its own
-    wide = min(len(starts), k.tile.few)
+    converted = formats.size(k.key.dtype) < k.element_bytes
+    wide = min(len(starts), max(1, k.tile.few // k.key.few) if converted else k.tile.few)
     rows = max(1, k.tile.few // wide)
     return [
         _Part(c * k.lanes, starts[c : c + wide], range(i, min(i + rows, k.key.few)))
@@ -133,14 +147,21 @@ def _accumulate(
     f: Function,
     w: Pointer,
     p: Product,
-    rows: tuple[Pointer, Value, Value],
+    rows: tuple[Pointer, Value, Value, Value],
     part: _Part,
     ahead: _Ahead,
 ) -> None:
-    """One part, all keys of the tile."""
-    values, value_row, n = rows
-    size, fade = formats.size(k.key.dtype), k.place(w, "fade")
-    sums = [[f.variable(f.zeros(k.vec)) for _ in part.queries] for _ in part.dims]
+    """One part, keys of a chunk: the first value, bytes to the next, and the keys' numbers."""
+    values, value_row, begin, end = rows
+    size, whole = formats.size(k.key.dtype), _row_bytes(k, p.columns)
+    places = [
+        [
+            k.place(w, RECENT) + (query * whole + (part.place + c * k.lanes) * k.element_bytes)
+            for query in part.queries
+        ]
+        for c in range(len(part.dims))
+    ]
+    sums = [[f.variable(place.load(k.vec)) for place in column] for column in places]
 
     def add(j: Value, columns: list[Value]) -> None:
         for i, query in enumerate(part.queries):
@@ -148,26 +169,23 @@ def _accumulate(
             for column, totals in zip(columns, sums, strict=True):
                 totals[i].value = k.multiply_add(weight.splat(k.lanes), column, totals[i].value)
 
-    with f.loop(0, n // k.per_word, name="keys") as j:
+    with f.loop(begin // k.per_word, end // k.per_word, name="keys") as j:
         for u in range(k.per_word):
             ahead.fetch(j * k.per_word + u)
         row = values + j * k.per_word * value_row
         add(j, [_columns(k, row + d * size, value_row) for d in part.dims])
     if k.per_word > 1:
-        with f.when(n % 2 == 1):  # a last key that is alone
-            row = values + (n - 1) * value_row
-            add(n // 2, [_columns(k, row + d * size, None) for d in part.dims])
-    for i, query in enumerate(part.queries):
-        faded = (fade + query * k.element_bytes).load(k.compute).splat(k.lanes)
-        row = k.place(w, ROWS) + query * _row_bytes(k, p.columns)
-        for c, totals in enumerate(sums):
-            here = row + (part.place + c * k.lanes) * k.element_bytes
-            here.store(here.load(k.vec).fma(faded, totals[i].value))
+        with f.when(end % 2 == 1):  # a last key that is alone
+            row = values + (end - 1) * value_row
+            add(end // 2, [_columns(k, row + d * size, None) for d in part.dims])
+    for column, totals in zip(places, sums, strict=True):
+        for place, total in zip(column, totals, strict=True):
+            place.store(total.value)
 
 
 # ---- the output in rows ----
 
-ROWS = "output_rows"
+ROWS, RECENT = "output_rows", "recent_rows"  # of all tiles, and of the one at hand
 
 
 def _row_bytes(k: Kernel, columns: int) -> int:
@@ -176,8 +194,12 @@ def _row_bytes(k: Kernel, columns: int) -> int:
 
 def clear(k: Kernel, f: Function, w: Pointer) -> None:
     """The output's rows are 0."""
+    _clear(k, f, w, ROWS)
+
+
+def _clear(k: Kernel, f: Function, w: Pointer, part: str) -> None:
     with f.loop(0, k.key.few * _row_bytes(k, k.key.value_dim), k.vector_bytes, name="clear") as place:
-        (k.place(w, ROWS) + place).store(f.zeros(k.vec))
+        (k.place(w, part) + place).store(f.zeros(k.vec))
 
 
 def turn(k: Kernel) -> Function:
@@ -208,33 +230,38 @@ def turn(k: Kernel) -> Function:
 
 
 class _Ahead:
-    """Rows that are read one after another, and then others: fetches what comes LINES_AHEAD after a row.
+    """Rows that are read one after another, and then others: fetches what comes some rows later.
 
-    Each is the address of the first row, bytes from row to row, and bytes of a row to fetch.
+    Each is the address of the first row, bytes from row to row, and bytes of a row to fetch. Where `passes` go
+    over the rows, each fetches a part of a row at every one, so that there is always something on its way.
     """
 
     def __init__(
-        self,
-        f: Function,
-        rows: tuple[Pointer, Value, int],
-        then: tuple[Pointer, Value, int],
-        n: Value,
-        together: int,
-    ) -> None:
-        self.f, self.rows, self.then, self.n = f, rows, then, n
-        lines = max(1, -(-max(rows[2], then[2]) // CACHE_LINE))
-        self.distance = max(1, LINES_AHEAD // lines // together) * together
+        self, k: Kernel, rows: tuple[Pointer, Value, int], then: tuple[Pointer, Value, int], n: Value,
+        passes: int = 1, step: Value | int = 0,
+    ) -> None:  # fmt: skip
+        self.k, self.rows, self.then, self.n = k, rows, then, n
+        self.passes, self.step = passes, step
+        self.lines = max(1, -(-max(rows[2], then[2]) // CACHE_LINE))
+        far = min(k.key.tile_keys + FAR_ROWS, FAR_LINES // self.lines)
+        self.distance = max(1, LINES_AHEAD // self.lines if k.isa.fetches_near else far)
+
+    def shared(self, passes: int, step: Value) -> _Ahead:
+        """What one of several passes fetches, `step` rows after its own number of a row."""
+        return _Ahead(self.k, self.rows, self.then, self.n, passes, step)
 
     def fetch(self, row: Value) -> None:
         """Begin to bring it into the cache."""
-        ahead = row + self.distance
-        numbers = ahead, ahead - self.n
-        with self.f.either(ahead < self.n) as branches:
-            for branch, number, rows in zip(branches, numbers, (self.rows, self.then), strict=True):
-                start, step, size = rows
-                with branch:
-                    for line in range(0, size, CACHE_LINE):
-                        (start + (number * step + line)).prefetch(near=self.f.isa.fetches_near)
+        step, near = row + self.step, self.k.isa.fetches_near
+        ahead, share = step // self.passes + self.distance, -(-self.lines // self.passes)
+        here, there = (
+            start + number * size
+            for number, (start, size, _) in zip((ahead, ahead - self.n), (self.rows, self.then), strict=True)
+        )
+        place = (ahead < self.n).where(here.address(), there.address()).as_pointer()
+        place = place + step % self.passes * (share * CACHE_LINE)
+        for line in range(share):
+            (place + line * CACHE_LINE).prefetch(near=near)
 
 
 def _row_vectors(k: Kernel) -> int:

@@ -40,7 +40,7 @@ class Workspace:
     | bias | Bᵀ of a tile | key × row |
     | keys, values | a tile of K and V as packed rows, where they need converting | key × dimension |
     | words | the tile's mask, 32 keys to a word | word × row |
-    | output_rows | O while it is summed in rows, for few queries | row × dimension |
+    | output_rows, recent_rows | O, and a tile's part of it, in rows, for few queries | row × dimension |
     | kept_output, kept_sum, … | the state that is kept of the periods before this one | as those |
     | high, top, sum, fade | softmax state: running maximum m, tile's largest score, l, exp(m_old − m) | row |
     | seen_sum | l of weights that are not rounded, where l is of rounded ones | row |
@@ -82,9 +82,10 @@ class Workspace:
             "output": (key.value_dim + (MATRIX_KEYS if key.terms else lanes)) * row_bytes
             if not key.gradients
             else 0,
-            "output_rows": key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes
-            if not key.terms
-            else 0,
+            **dict.fromkeys(
+                ("output_rows", "recent_rows"),
+                key.few * (-(-key.value_dim // lanes) * lanes) * key.element_bytes if not key.terms else 0,
+            ),
             "scores": tile * row_bytes,
             "kept_output": key.value_dim * row_bytes if not key.gradients else 0,
             "bias": (tile + lanes) * row_bytes if key.bias else 0,
