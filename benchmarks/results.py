@@ -44,7 +44,7 @@ class Row:
     probe_best: float  # and its best in this run; far apart, the machine was disturbed
     gigabytes: float = 0.0  # GB/s of query, key, value and output, each once
     peak_gflops: float = 0.0  # what a loop of multiply-adds (of pairs, in bfloat16) reached in this run …
-    peak_read: float = 0.0  # … and GB/s of a loop that only reads
+    peak_read: float = 0.0  # … and GB/s of a loop that only reads, before this cell or after it
 
 
 COLUMNS = (*MACHINE, *(field.name for field in fields(Row)))
