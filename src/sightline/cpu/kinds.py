@@ -1,7 +1,12 @@
-"""The types of what kernels handle, numbers and vectors of them, and constants of these types."""
+"""The types of what kernels handle, numbers and vectors of them, and constants of these types.
+
+Types and constants are made once: llvmlite keeps with each the text that it is written as.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -41,6 +46,7 @@ def bytes_of(kind: Type) -> int:
     return int(BITS_OF[kind].width) // 8
 
 
+@functools.cache
 def vector(element: Type, lanes: int) -> Type:
     """A vector type."""
     return ir.VectorType(element, lanes)
@@ -48,7 +54,7 @@ def vector(element: Type, lanes: int) -> Type:
 
 def like(kind: Type, element: Type) -> Type:
     """`kind` with its element type replaced: a number stays a number, a vector keeps its lanes."""
-    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+    return vector(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
 def scalar(kind: Type) -> Type:
@@ -58,11 +64,29 @@ def scalar(kind: Type) -> Type:
 
 def constant(kind: Type, number: float) -> Any:
     """A constant of that type, the same in every lane."""
+    return _constant(kind, number, math.copysign(1.0, number))  # 0.0 and -0.0 are equal
+
+
+@functools.cache
+def _constant(kind: Type, number: float, _sign: float) -> Any:
     if isinstance(kind, ir.VectorType):
         return ir.Constant(kind, [constant(kind.element, number)] * kind.count)
     return ir.Constant(kind, int(number) if isinstance(kind, ir.IntType) else float(number))
 
 
+@functools.cache
+def numbers(*each: int) -> Any:
+    """A constant vector of 32-bit integers."""
+    return ir.Constant(vector(I32, len(each)), list(each))
+
+
+@functools.cache
+def undefined(kind: Type) -> Any:
+    """Any number."""
+    return ir.Constant(kind, ir.Undefined)
+
+
+@functools.cache
 def mangled(kind: Type) -> str:
     """LLVM's short name of a type inside an intrinsic's name: v16f32."""
     element = scalar(kind)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from sightline.cpu.kinds import BYTE, I16
+from sightline.cpu.kinds import BYTE, I16, constant
 from sightline.cpu.terms import PRODUCTS
 from sightline.cpu.workspace import TILE_BYTES, TILE_ROWS
 
@@ -31,7 +31,7 @@ CONFIG_BYTES = 64
 
 
 def _instruct(f: Function, name: str, *operands: Value | Pointer | int) -> None:
-    made = [ir.Constant(BYTE, x) if isinstance(x, int) else x.ir for x in operands]
+    made = [constant(BYTE, x) if isinstance(x, int) else x.ir for x in operands]
     f.builder.call(f.module.declared(f"llvm.x86.{name}", ir.VoidType(), [x.type for x in made]), made)
 
 

@@ -17,9 +17,12 @@ from sightline.cpu.kinds import (
     INT,
     Type,
     bytes_of,
+    constant,
     like,
     mangled,
+    numbers,
     scalar,
+    undefined,
     vector,
 )
 
@@ -158,10 +161,10 @@ class Value:
     def splat(self, lanes: int) -> Value:
         """This number in every lane of a vector."""
         kind = vector(self.kind, lanes)
-        undefined = ir.Constant(kind, ir.Undefined)
-        one = self.f.builder.insert_element(undefined, self.ir, ir.Constant(I32, 0))
-        zeros = ir.Constant(vector(I32, lanes), [0] * lanes)
-        return Value(self.f, self.f.builder.shuffle_vector(one, undefined, zeros))
+        one = self.f.builder.insert_element(undefined(kind), self.ir, constant(I32, 0))
+        return Value(
+            self.f, self.f.builder.shuffle_vector(one, undefined(kind), constant(vector(I32, lanes), 0))
+        )
 
     def bits(self) -> Value:
         """The same bits as integers."""
@@ -193,7 +196,7 @@ class Value:
 
     def lane(self, number: int) -> Value:
         """One number of a vector."""
-        return Value(self.f, self.f.builder.extract_element(self.ir, ir.Constant(I32, number)))
+        return Value(self.f, self.f.builder.extract_element(self.ir, constant(I32, number)))
 
     def any(self) -> Value:
         """Whether a condition holds in some lane."""
@@ -202,8 +205,7 @@ class Value:
 
     def shuffled(self, other: Value, lanes: Sequence[int]) -> Value:
         """Lanes picked from self (0 …) and other (n …)."""
-        mask = ir.Constant(vector(I32, len(lanes)), list(lanes))
-        return Value(self.f, self.f.builder.shuffle_vector(self.ir, other.ir, mask))
+        return Value(self.f, self.f.builder.shuffle_vector(self.ir, other.ir, numbers(*lanes)))
 
 
 class Variable:
@@ -253,7 +255,7 @@ class Pointer:
         """Bring the cache line there into the second-level cache, or the first; harmless for any address."""
         module, builder = self.f.module, self.f.builder
         callee = module.declared("llvm.prefetch.p0", ir.VoidType(), [ADDRESS, I32, I32, I32])
-        builder.call(callee, [self.ir, *(ir.Constant(I32, x) for x in (int(write), 3 if near else 2, 1))])
+        builder.call(callee, [self.ir, *(constant(I32, x) for x in (int(write), 3 if near else 2, 1))])
 
     def address(self) -> Value:
         """The address as a number."""
