@@ -6,7 +6,7 @@ Two bounds, neither picked by hand:
    add up like √n; here to λ = 6 deviations. u is the arithmetic's unit roundoff (float32's for half types).
    A weight is off, relative to itself, by
 
-       r = λ · u · (√D · S + 4 · M + √Lk + 8)     S = max_j scale · Σ_d |q_d · k_jd|,  M = max_j |score_j|
+       r = λ · u · (√D · S + 4 · M + √Lk + 8)     S = max_j scale · Σ_d |q_d · k_jd|,  M = max(|score_j|, |lse|)
 
    (the sum of a product; then scaling, bias, subtraction and change of base on numbers as large as M; then
    the sum of the weights; then exp and division). So an output is off by r · Σ_j w_j·|v_j| and one roundoff
@@ -165,6 +165,7 @@ def score_error(call: Call, index: tuple[int, ...], head: reference.Steps) -> Ar
         products = query @ key.T * abs(call.problem.scale)
     products = np.where(head.seen & np.isfinite(products), products, 0.0).max(axis=1, initial=0.0)
     largest = np.where(head.seen, abs(head.masked), 0.0).max(axis=1, initial=0.0)
+    largest = np.maximum(largest, np.nan_to_num(abs(head.lse), posinf=0.0))  # with a sink lse may be larger
     error: Array = np.sqrt(call.problem.dim) * products + 4 * largest
     if call.problem.dtype == "float16":
         with np.errstate(invalid="ignore"):
