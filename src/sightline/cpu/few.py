@@ -173,11 +173,11 @@ def _accumulate(
         for u in range(k.per_word):
             ahead.fetch(j * k.per_word + u)
         row = values + j * k.per_word * value_row
-        add(j, [_columns(k, row + d * size, value_row) for d in part.dims])
+        add(j, _columns(k, row, part.dims, value_row))
     if k.per_word > 1:
         with f.when(end % 2 == 1):  # a last key that is alone
             row = values + (end - 1) * value_row
-            add(end // 2, [_columns(k, row + d * size, None) for d in part.dims])
+            add(end // 2, [_alone(k, row + d * size) for d in part.dims])
     for column, totals in zip(places, sums, strict=True):
         for place, total in zip(column, totals, strict=True):
             place.store(total.value)
@@ -279,13 +279,23 @@ def _words(k: Kernel, place: Pointer) -> Value:
     return place.load(k.vec) if k.key.paired else formats.load(place, k.key.dtype, k.compute, k.lanes)
 
 
-def _columns(k: Kernel, place: Pointer, next_row: Value | None) -> Value:
-    """A vector of neighbouring numbers of a row of V; of pairs, each beside the number in the next row, or 0."""
+def _columns(k: Kernel, row: Pointer, dims: Sequence[int], next_row: Value) -> list[Value]:
+    """Vectors of a row of V that begin at `dims`; of pairs, each number beside the one in the next row."""
+    size, lanes = formats.size(k.key.dtype), k.lanes
     if not k.key.paired:
-        return formats.load(place, k.key.dtype, k.compute, k.lanes)
-    kind = vector(I16, k.lanes)
-    lower = place.load(kind).unsigned(I32)
-    if next_row is None:
-        return lower.as_bits_of(k.vec)
-    upper = (place + next_row).load(kind).unsigned(I32) << 16
-    return (lower | upper).as_bits_of(k.vec)
+        return [formats.load(row + d * size, k.key.dtype, k.compute, lanes) for d in dims]
+    made: list[Value] = []
+    while len(made) < len(dims):
+        d = dims[len(made)]
+        two = d + lanes in dims[len(made) + 1 : len(made) + 2]
+        kind = vector(I16, 2 * lanes if two else lanes)
+        first, second = ((row + d * size + other).load(kind) for other in (0, next_row))
+        for start in range(0, 2 * lanes if two else lanes, lanes):
+            beside = [u for x in range(start, start + lanes) for u in (x, x + kind.count)]
+            made.append(first.shuffled(second, beside).as_bits_of(k.vec))
+    return made
+
+
+def _alone(k: Kernel, place: Pointer) -> Value:
+    """A vector of a row of V without a next one, each number beside 0."""
+    return place.load(vector(I16, k.lanes)).unsigned(I32).as_bits_of(k.vec)
