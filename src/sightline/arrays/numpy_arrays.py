@@ -33,7 +33,8 @@ def dtype_named(name: str) -> np.dtype[Any]:
 
 def view(x: Array, name: str) -> View:
     """Look at a NumPy array without copying it."""
-    if isinstance(x, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # to import it for this takes 15 ms
+    if masked is not None and isinstance(x, masked.MaskedArray):
         raise TypeError(
             f"{name} is a NumPy masked array, whose mask would be lost; expected a plain array: "
             f"pass {name}.data, and say what may be attended in mask=."
