@@ -103,14 +103,14 @@ def outer(k: Kernel, p: Product) -> Function:
         with f.loop(0, n, chunk, name="chunk") as first:
             keys = first, (first + chunk).min(n)
             for i, part in enumerate(parts):
-                # All parts together fetch as many rows as they read.
+                # All parts together fetch as many rows as they read: key j is the step j + step of them all.
                 step = first * (len(parts) - 1) + chunk * i
                 _accumulate(k, f, w, p, (values, value_row, *keys), part, ahead.shared(len(parts), step))
         for i in range(k.key.few):
             fade = (k.place(w, "fade") + i * k.element_bytes).load(k.compute).splat(k.lanes)
-            for place in range(0, _row_bytes(k, p.columns), k.vector_bytes):
-                offset = i * _row_bytes(k, p.columns) + place
-                total, recent = k.place(w, ROWS) + offset, k.place(w, RECENT) + offset
+            start = i * _row_bytes(k, p.columns)
+            with f.loop(start, start + _row_bytes(k, p.columns), k.vector_bytes, name="join") as place:
+                total, recent = (k.place(w, part) + place for part in (ROWS, RECENT))
                 total.store(total.load(k.vec).fma(fade, recent.load(k.vec)))
     return f
 
@@ -173,11 +173,11 @@ def _accumulate(
         for u in range(k.per_word):
             ahead.fetch(j * k.per_word + u)
         row = values + j * k.per_word * value_row
-        add(j, _columns(k, row, part.dims, value_row))
+        add(j, [_columns(k, row + d * size, value_row) for d in part.dims])
     if k.per_word > 1:
         with f.when(end % 2 == 1):  # a last key that is alone
             row = values + (end - 1) * value_row
-            add(end // 2, [_alone(k, row + d * size) for d in part.dims])
+            add(end // 2, [_columns(k, row + d * size, None) for d in part.dims])
     for column, totals in zip(places, sums, strict=True):
         for place, total in zip(column, totals, strict=True):
             place.store(total.value)
@@ -279,23 +279,13 @@ def _words(k: Kernel, place: Pointer) -> Value:
     return place.load(k.vec) if k.key.paired else formats.load(place, k.key.dtype, k.compute, k.lanes)
 
 
-def _columns(k: Kernel, row: Pointer, dims: Sequence[int], next_row: Value) -> list[Value]:
-    """Vectors of a row of V that begin at `dims`; of pairs, each number beside the one in the next row."""
-    size, lanes = formats.size(k.key.dtype), k.lanes
+def _columns(k: Kernel, place: Pointer, next_row: Value | None) -> Value:
+    """A vector of neighbouring numbers of a row of V; of pairs, each beside the number in the next row, or 0."""
     if not k.key.paired:
-        return [formats.load(row + d * size, k.key.dtype, k.compute, lanes) for d in dims]
-    made: list[Value] = []
-    while len(made) < len(dims):
-        d = dims[len(made)]
-        two = d + lanes in dims[len(made) + 1 : len(made) + 2]
-        kind = vector(I16, 2 * lanes if two else lanes)
-        first, second = ((row + d * size + other).load(kind) for other in (0, next_row))
-        for start in range(0, 2 * lanes if two else lanes, lanes):
-            beside = [u for x in range(start, start + lanes) for u in (x, x + kind.count)]
-            made.append(first.shuffled(second, beside).as_bits_of(k.vec))
-    return made
-
-
-def _alone(k: Kernel, place: Pointer) -> Value:
-    """A vector of a row of V without a next one, each number beside 0."""
-    return place.load(vector(I16, k.lanes)).unsigned(I32).as_bits_of(k.vec)
+        return formats.load(place, k.key.dtype, k.compute, k.lanes)
+    kind = vector(I16, k.lanes)
+    lower = place.load(kind).unsigned(I32)
+    if next_row is None:
+        return lower.as_bits_of(k.vec)
+    upper = (place + next_row).load(kind).unsigned(I32) << 16
+    return (lower | upper).as_bits_of(k.vec)
