@@ -72,7 +72,7 @@ def _bytecode() -> str:
 def fresh(program: str, cache: str) -> float:
     """Run a program in a new process with its own user cache; what it prints, as milliseconds.
 
-    Python's own compilation of sources is what pip has done for an installed library: only a first run has it here.
+    Python's compilation of sources is what pip has done for an installed library: only a first run has it here.
     """
     env = environment(PEERS[OURS], len(os.sched_getaffinity(0)), None)
     env.pop("PYTHONDONTWRITEBYTECODE", None)
