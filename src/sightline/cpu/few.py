@@ -38,7 +38,7 @@ def inner(k: Kernel, p: Product) -> Function:
             for g in range(_row_vectors(k)):
                 k.table(w, "top")[g] = f.value(NEGATIVE_INFINITY, k.vec)
         row_bytes = p.columns * formats.size(k.key.dtype)
-        ahead = _Ahead(k, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n)
+        ahead = _Ahead(k, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n, least=k.lanes)
         whole = n - n % k.lanes
         with f.loop(0, whole, k.lanes, name="keys") as j:
             _group(k, f, w, p, [keys + (j + t) * key_row for t in range(k.lanes)], j, ahead)
@@ -234,17 +234,18 @@ class _Ahead:
 
     Each is the address of the first row, bytes from row to row, and bytes of a row to fetch. Where `passes` go
     over the rows, each fetches a part of a row at every one, so that there is always something on its way.
+    `least`: rows that are read together.
     """
 
     def __init__(
         self, k: Kernel, rows: tuple[Pointer, Value, int], then: tuple[Pointer, Value, int], n: Value,
-        passes: int = 1, step: Value | int = 0,
+        passes: int = 1, step: Value | int = 0, least: int = 1,
     ) -> None:  # fmt: skip
         self.k, self.rows, self.then, self.n = k, rows, then, n
         self.passes, self.step = passes, step
         self.lines = max(1, -(-max(rows[2], then[2]) // CACHE_LINE))
         far = min(k.key.tile_keys + FAR_ROWS, FAR_LINES // self.lines)
-        self.distance = max(1, LINES_AHEAD // self.lines if k.isa.fetches_near else far)
+        self.distance = max(least, LINES_AHEAD // self.lines if k.isa.fetches_near else far)
 
     def shared(self, passes: int, step: Value) -> _Ahead:
         """What one of several passes fetches, `step` rows after its own number of a row."""
