@@ -66,17 +66,17 @@ def test_gradients_take_the_terms_that_the_forward_pass_does() -> None:
 
 
 @pytest.mark.parametrize("form", [(4, 333, 1100), (333, 1100), (2, 1, 1, 1100), (4, 333, 1)], ids=str)
-@pytest.mark.parametrize("huge", [False, True])
+@pytest.mark.parametrize("tiny", [False, True])
 def test_the_gradient_of_a_bias_is_no_worse_than_by_multiply_adds(
-    form: tuple[int, ...], huge: bool, monkeypatch: pytest.MonkeyPatch
+    form: tuple[int, ...], tiny: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Own rows and columns or shared ones; `huge`: a key, a value and a query that are no sums of terms."""
+    """Own rows and columns or shared ones; `tiny`: a key, a value and a query that are no sums of terms."""
     rng = np.random.default_rng(7)
     shapes = ((2, 4, 333, 24), (2, 2, 1100, 24), (2, 2, 1100, 40), (2, 4, 333, 40), form)
     *given, bias, d_lse = (
         rng.standard_normal(shape).astype(np.float32) for shape in (*shapes, (2, 4, 333))
     )  # without dlse, one number for all of a row's scores would have gradient 0
-    if huge:
+    if tiny:
         given[1][0, 1, 70], given[2][1, 0, 900], given[0][1, 3, 200] = 1e-33, 1e-34, 1e-35
     options: dict[str, Any] = {"bias": bias, "causal": True, "query_offset": 767}
     query, key, value, d_output = given
