@@ -71,11 +71,12 @@ def _inner_tile(
 ) -> None:
     """`width` vectors of queries against a few keys: for each dimension, every sum takes one product.
 
-    A chain of sums loses digits as it grows: it ends after CHAIN products and is added to those before.
+    A chain of sums loses digits as it grows: it ends after CHAIN products and is added to those before. The first
+    one is written out apart: it has none to be added to, and a store less is 2 to 6 % of a short row's time.
     """
     lanes, table, top = (k.table(w, part) for part in (p.lanes, p.result, "top"))
 
-    def chain(start: Value, length: int) -> None:
+    def chain(start: Value, length: int, *, first: bool = False) -> None:
         """So many dimensions."""
         sums = _sums(k, f, len(rows), width)
 
@@ -86,16 +87,16 @@ def _inner_tile(
         _unrolled(f, start, length, step)
         for t, row in enumerate(sums):
             for i, total in enumerate(row):
-                table[j + t, g + i] = table[j + t, g + i] + total.value
+                made = total.value
+                table[j + t, g + i] = made if first else table[j + t, g + i] + made
 
-    for t in range(len(rows)):
-        for i in range(width):
-            table[j + t, g + i] = f.zeros(k.vec)
     words = k.words(p.columns)
-    whole = words // CHAIN * CHAIN
-    with f.loop(0, whole, CHAIN, name="chain") as start:
-        chain(start, CHAIN)
-    if words > whole:
+    begun, whole = min(words, CHAIN), words // CHAIN * CHAIN
+    chain(f.value(0), begun, first=True)
+    if whole > begun:
+        with f.loop(begun, whole, CHAIN, name="chain") as start:
+            chain(start, CHAIN)
+    if words > max(begun, whole):
         chain(f.value(whole), words - whole)
     if p.top:
         for i in range(width):

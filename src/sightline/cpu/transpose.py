@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.kinds import ADDRESS, I16, I32, INT, vector
+from sightline.cpu.kinds import ADDRESS, I16, I32, INT, bytes_of, vector
 from sightline.cpu.values import Table
+
+UNIT_BYTES = 16  # what the cheaper shuffles stay within, or move as one
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -18,18 +20,36 @@ if TYPE_CHECKING:
 
 
 def transposed(rows: list[Value]) -> list[Value]:
-    """N vectors of n lanes → n vectors of their first lanes, second lanes, …: log2 n rounds of swaps."""
-    n, distance = len(rows), 1
-    while distance < n:
+    """N vectors of n lanes → n vectors of their first lanes, second lanes, …
+
+    Squares of 128 bits in rounds of swaps, then whole 128 bits among vectors: all are single instructions that
+    take two vectors and no table of lanes.
+    """
+    n, made, distance = len(rows), list(rows), 1
+    unit = min(n, UNIT_BYTES // bytes_of(rows[0].kind.element))
+    while distance < unit:
         lower = [lane if not lane & distance else lane - distance + n for lane in range(n)]
         upper = [lane + distance if not lane & distance else lane + n for lane in range(n)]
-        made = list(rows)
         for i in range(n):
             if not i & distance:
-                a, b = rows[i], rows[i + distance]
+                a, b = made[i], made[i + distance]
                 made[i], made[i + distance] = a.shuffled(b, lower), a.shuffled(b, upper)
-        rows, distance = made, distance * 2
-    return rows
+        distance *= 2
+    columns = [_dealt(made[c::unit], unit) for c in range(unit)]
+    return [column for several in zip(*columns, strict=True) for column in several]
+
+
+def _dealt(vectors: list[Value], unit: int) -> list[Value]:
+    """As many vectors as they have units of lanes → vectors of their first units, their second units, …"""
+    if len(vectors) == 1:
+        return vectors
+    units = vectors[0].kind.count // unit
+    halves = []
+    for parity in range(2):  # the units of even number, then those of odd number
+        lanes = [(2 * i + parity) * unit + lane for i in range(units) for lane in range(unit)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        halves.append(_dealt([a.shuffled(b, lanes) for a, b in pairs], unit))
+    return [dealt for pair in zip(*halves, strict=True) for dealt in pair]
 
 
 def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Function:
