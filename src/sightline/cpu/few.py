@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.ahead import Ahead
 from sightline.cpu.kinds import I16, I32, NEGATIVE_INFINITY, vector
-from sightline.cpu.tiles import CACHE_LINE, CHAIN, PARAMETERS
+from sightline.cpu.tiles import CHAIN, PARAMETERS
 from sightline.cpu.transpose import transposed
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value, Variable
 
 CHUNK_BYTES = 8192  # of values that every part of the output takes, one after another, while they are near
-LINES_AHEAD = 128  # cache lines between what is read and what is fetched into the first-level cache, …
-FAR_ROWS = 16  # … or a tile and so many rows, if that is the second level, …
-FAR_LINES = 2048  # … but not more than that
 
 
 def inner(k: Kernel, p: Product) -> Function:
@@ -38,7 +36,7 @@ def inner(k: Kernel, p: Product) -> Function:
             for g in range(_row_vectors(k)):
                 k.table(w, "top")[g] = f.value(NEGATIVE_INFINITY, k.vec)
         row_bytes = p.columns * formats.size(k.key.dtype)
-        ahead = _Ahead(k, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n, least=k.lanes)
+        ahead = Ahead(k, (keys, key_row, row_bytes), (soon, soon_row, p.soon), n, least=k.lanes)
         whole = n - n % k.lanes
         with f.loop(0, whole, k.lanes, name="keys") as j:
             _group(k, f, w, p, [keys + (j + t) * key_row for t in range(k.lanes)], j, ahead)
@@ -50,7 +48,7 @@ def inner(k: Kernel, p: Product) -> Function:
 
 
 def _group(
-    k: Kernel, f: Function, w: Pointer, p: Product, rows: list[Pointer], j: Value, ahead: _Ahead
+    k: Kernel, f: Function, w: Pointer, p: Product, rows: list[Pointer], j: Value, ahead: Ahead
 ) -> None:
     """As many keys as there are lanes: their columns become vectors, and every query takes its product of each."""
     lanes, words = k.place(w, p.lanes), k.words(p.columns)
@@ -69,8 +67,7 @@ def _group(
         """So many columns, square by square; a last one overlaps the one before."""
         sums, rest = [f.variable(f.zeros(k.vec)) for _ in totals], length % k.lanes
         for s in range(0, length - rest, k.lanes):
-            for t in range(share):
-                ahead.fetch(j + (first + s) // k.lanes * share + t)
+            ahead.fetch(j + (first + s) // k.lanes * share, share)
             square(first + s, range(k.lanes), sums)
         if rest:
             square(first + (length - k.lanes), range(k.lanes - rest, k.lanes), sums)
@@ -97,7 +94,7 @@ def outer(k: Kernel, p: Product) -> Function:
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, value_row, n, _, soon, soon_row = f.arguments()
         rows, then = (values, value_row, p.columns * formats.size(k.key.dtype)), (soon, soon_row, p.soon)
-        parts, ahead = _parts(k, p.columns), _Ahead(k, rows, then, n)
+        parts, ahead = _parts(k, p.columns), Ahead(k, rows, then, n)
         chunk = _chunk(rows[2]) if len(parts) > 1 else k.key.tile_keys
         _clear(k, f, w, RECENT)
         with f.loop(0, n, chunk, name="chunk") as first:
@@ -149,7 +146,7 @@ def _accumulate(
     p: Product,
     rows: tuple[Pointer, Value, Value, Value],
     part: _Part,
-    ahead: _Ahead,
+    ahead: Ahead,
 ) -> None:
     """One part, keys of a chunk: the first value, bytes to the next, and the keys' numbers."""
     values, value_row, begin, end = rows
@@ -170,8 +167,7 @@ def _accumulate(
                 totals[i].value = k.multiply_add(weight.splat(k.lanes), column, totals[i].value)
 
     with f.loop(begin // k.per_word, end // k.per_word, name="keys") as j:
-        for u in range(k.per_word):
-            ahead.fetch(j * k.per_word + u)
+        ahead.fetch(j * k.per_word, k.per_word)
         row = values + j * k.per_word * value_row
         add(j, [_columns(k, row + d * size, value_row) for d in part.dims])
     if k.per_word > 1:
@@ -227,42 +223,6 @@ def turn(k: Kernel) -> Function:
 
 
 # ---- what both products use ----
-
-
-class _Ahead:
-    """Rows that are read one after another, and then others: fetches what comes some rows later.
-
-    Each is the address of the first row, bytes from row to row, and bytes of a row to fetch. Where `passes` go
-    over the rows, each fetches a part of a row at every one, so that there is always something on its way.
-    `least`: rows that are read together.
-    """
-
-    def __init__(
-        self, k: Kernel, rows: tuple[Pointer, Value, int], then: tuple[Pointer, Value, int], n: Value,
-        passes: int = 1, step: Value | int = 0, least: int = 1,
-    ) -> None:  # fmt: skip
-        self.k, self.rows, self.then, self.n = k, rows, then, n
-        self.passes, self.step = passes, step
-        self.lines = max(1, -(-max(rows[2], then[2]) // CACHE_LINE))
-        far = min(k.key.tile_keys + FAR_ROWS, FAR_LINES // self.lines)
-        self.distance = max(least, LINES_AHEAD // self.lines if k.isa.fetches_near else far)
-
-    def shared(self, passes: int, step: Value) -> _Ahead:
-        """What one of several passes fetches, `step` rows after its own number of a row."""
-        return _Ahead(self.k, self.rows, self.then, self.n, passes, step)
-
-    def fetch(self, row: Value) -> None:
-        """Begin to bring it into the cache."""
-        step, near = row + self.step, self.k.isa.fetches_near
-        ahead, share = step // self.passes + self.distance, -(-self.lines // self.passes)
-        here, there = (
-            start + number * size
-            for number, (start, size, _) in zip((ahead, ahead - self.n), (self.rows, self.then), strict=True)
-        )
-        place = (ahead < self.n).where(here.address(), there.address()).as_pointer()
-        place = place + step % self.passes * (share * CACHE_LINE)
-        for line in range(share):
-            (place + line * CACHE_LINE).prefetch(near=near)
 
 
 def _row_vectors(k: Kernel) -> int:

@@ -13,9 +13,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
+from sightline.cpu.ahead import CACHE_LINE, fetch
 from sightline.cpu.kinds import ADDRESS, FLOAT, I16, I32, INT, vector
 from sightline.cpu.terms import Odd, exact_in, in_pairs, split
-from sightline.cpu.tiles import CACHE_LINE, fetch
 from sightline.cpu.transpose import transposed
 from sightline.cpu.workspace import (
     FLOAT_BYTES,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, formats
+from sightline.cpu.ahead import fetch, fetches_output_late
 from sightline.cpu.arguments import BATCH_COLUMNS
 from sightline.cpu.kinds import DOUBLE, INT, bytes_of
 from sightline.cpu.softmax import UNROLL
-from sightline.cpu.tiles import CACHE_LINE
 from sightline.kernel_key import MATRIX_KEYS
 
 if TYPE_CHECKING:
@@ -173,11 +173,9 @@ class _RowTables:
         for name in self.operands:
             head_stride, row_stride = self.stride[name]
             place = self.base[name] + (head * head_stride + query * row_stride)
-            if (
-                name in self.columns
-            ):  # fetched here, all rows at once, and not row by row when they are needed
-                for line in range(0, self.columns[name] * formats.size(self.key.dtype), CACHE_LINE):
-                    (place + line).prefetch(write=name == written)
+            if name in self.columns and not (name == "out" and fetches_output_late(self.key)):
+                # Fetched here, all rows at once, and not row by row when they are needed.
+                fetch(place, self.columns[name] * formats.size(self.key.dtype), write=name == written)
             address = place.address()
             if name == written:  # lanes past the last row have nowhere to go
                 address = exists.where(address, 0)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sightline.cpu import dropout, formats, statistics
+from sightline.cpu.ahead import fetch_output, fetches_output_late
 from sightline.cpu.kinds import ADDRESS, BOOL, INT, NEGATIVE_INFINITY
 from sightline.cpu.vmath import exp2
 
@@ -45,6 +46,8 @@ def weights(k: Kernel, *, careful: bool) -> Function:
         high, top, total, fade = (k.table(w, part) for part in ("high", "top", "sum", "fade"))
         c = k.number(a, "exponent")
         with f.loop(0, vectors, name="rows") as g:
+            if fetches_output_late(k.key) and not careful:
+                fetch_output(k, f, w, g)
             m_old, largest = high[g], top[g]
             seen = statistics.Tile(k, f, w, g, UNROLL)
             if not careful:  # −inf is kept for rows that have seen nothing

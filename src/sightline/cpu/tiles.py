@@ -18,6 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sightline.cpu.ahead import fetch
 from sightline.cpu.kinds import ADDRESS, INT, NEGATIVE_INFINITY
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from sightline.cpu.values import Pointer, Value, Variable
 
 PARAMETERS = (ADDRESS, ADDRESS, INT, INT, INT, ADDRESS, INT)
-CACHE_LINE = 64
 CHAIN = 16  # products of a score that are added one to another, before these sums are
 
 
@@ -228,12 +228,6 @@ def _multiply(k: Kernel, sums: list[list[Variable]], numbers: list[Pointer], lan
         broadcast = number.load(k.compute).splat(k.lanes)
         for total, vector in zip(row, lanes, strict=True):
             total.value = k.multiply_add(broadcast, vector, total.value)
-
-
-def fetch(row: Pointer, size: int) -> None:
-    """Begin to bring a row into the cache."""
-    for line in range(0, size, CACHE_LINE):
-        (row + line).prefetch()
 
 
 def _sums(k: Kernel, f: Function, rows: int, width: int) -> list[list[Variable]]:
