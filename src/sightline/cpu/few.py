@@ -9,18 +9,19 @@ the keys of a tile. So it may depend on anything which engine a block gets: it i
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
 from sightline.cpu.ahead import Ahead
-from sightline.cpu.kinds import I16, I32, NEGATIVE_INFINITY, vector
+from sightline.cpu.few_parts import parts_of, pieces_of
+from sightline.cpu.kinds import I16, NEGATIVE_INFINITY, vector
 from sightline.cpu.tiles import CHAIN, PARAMETERS
 from sightline.cpu.transpose import transposed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sightline.cpu.emit import Function
+    from sightline.cpu.few_parts import Part, Piece
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.tiles import Product
     from sightline.cpu.values import Pointer, Value, Variable
@@ -94,7 +95,7 @@ def outer(k: Kernel, p: Product) -> Function:
     with k.module.function(p.name, *PARAMETERS) as f:
         w, values, value_row, n, _, soon, soon_row = f.arguments()
         rows, then = (values, value_row, p.columns * formats.size(k.key.dtype)), (soon, soon_row, p.soon)
-        parts, ahead = _parts(k, p.columns), Ahead(k, rows, then, n)
+        parts, ahead = parts_of(k, p.columns), Ahead(k, rows, then, n)
         chunk = _chunk(rows[2]) if len(parts) > 1 else k.key.tile_keys
         _clear(k, f, w, RECENT)
         with f.loop(0, n, chunk, name="chunk") as first:
@@ -117,46 +118,21 @@ def _chunk(row_bytes: int) -> int:
     return max(2, CHUNK_BYTES // row_bytes // 2 * 2)
 
 
-class _Part:
-    """What has its sums in the registers together: some vectors of dimensions, for some queries."""
-
-    def __init__(self, place: int, dims: Sequence[int], queries: range) -> None:
-        self.place, self.dims, self.queries = place, dims, queries  # place: in a row of the result
-
-
-def _parts(k: Kernel, columns: int) -> list[_Part]:
-    """Whole rows of few queries, or pieces of rows of many where numbers are converted, which is done once so."""
-    starts = [*range(0, columns - k.lanes + 1, k.lanes)]
-    if columns % k.lanes:
-        starts.append(columns - k.lanes)  # it overlaps the one before, and has a place of its own
-    converted = formats.size(k.key.dtype) < k.element_bytes
-    wide = min(len(starts), max(1, k.tile.few // k.key.few) if converted else k.tile.few)
-    rows = max(1, k.tile.few // wide)
-    return [
-        _Part(c * k.lanes, starts[c : c + wide], range(i, min(i + rows, k.key.few)))
-        for c in range(0, len(starts), wide)
-        for i in range(0, k.key.few, rows)
-    ]
-
-
 def _accumulate(
     k: Kernel,
     f: Function,
     w: Pointer,
     p: Product,
     rows: tuple[Pointer, Value, Value, Value],
-    part: _Part,
+    part: Part,
     ahead: Ahead,
 ) -> None:
     """One part, keys of a chunk: the first value, bytes to the next, and the keys' numbers."""
     values, value_row, begin, end = rows
-    size, whole = formats.size(k.key.dtype), _row_bytes(k, p.columns)
+    whole = _row_bytes(k, p.columns)
     places = [
-        [
-            k.place(w, RECENT) + (query * whole + (part.place + c * k.lanes) * k.element_bytes)
-            for query in part.queries
-        ]
-        for c in range(len(part.dims))
+        [k.place(w, RECENT) + (query * whole + (part.place + c) * k.vector_bytes) for query in part.queries]
+        for c in range(sum(piece.vectors for piece in part.pieces))
     ]
     sums = [[f.variable(place.load(k.vec)) for place in column] for column in places]
 
@@ -169,11 +145,11 @@ def _accumulate(
     with f.loop(begin // k.per_word, end // k.per_word, name="keys") as j:
         ahead.fetch(j * k.per_word, k.per_word)
         row = values + j * k.per_word * value_row
-        add(j, [_columns(k, row + d * size, value_row) for d in part.dims])
+        add(j, [x for piece in part.pieces for x in _columns(k, row, value_row, piece)])
     if k.per_word > 1:
         with f.when(end % 2 == 1):  # a last key that is alone
             row = values + (end - 1) * value_row
-            add(end // 2, [_columns(k, row + d * size, None) for d in part.dims])
+            add(end // 2, [x for piece in part.pieces for x in _columns(k, row, None, piece)])
     for column, totals in zip(places, sums, strict=True):
         for place, total in zip(column, totals, strict=True):
             place.store(total.value)
@@ -205,20 +181,26 @@ def turn(k: Kernel) -> Function:
         (w,) = f.arguments()
         output = k.table(w, "output")
 
-        def vectors(place: Value, first: Value, used: range) -> None:
-            start = k.place(w, ROWS) + place * k.element_bytes
-            rows = [(start + i * _row_bytes(k, columns)).load(k.vec) for i in range(k.key.few)]
-            for g in range(_row_vectors(k)):
-                made = _rows_in_lanes(k, rows, g)
-                for u in used:
-                    output[first + u, g] = made[u]
+        def turned(piece: Piece, place: Value | int, first: Value, used: range) -> None:
+            """A piece whose first vector is the `place`-th of a row, and first dimension is `first`."""
+            for v in range(piece.vectors):
+                start = k.place(w, ROWS) + (place + v) * k.vector_bytes
+                rows = [(start + i * _row_bytes(k, columns)).load(k.vec) for i in range(k.key.few)]
+                dims = piece.dims(k, v)
+                for g in range(_row_vectors(k)):
+                    made = _rows_in_lanes(k, rows, g)
+                    for u in used:
+                        output[first + dims[u], g] = made[u]
 
-        rest = columns % k.lanes
-        with f.loop(0, columns - rest, k.lanes, name="turn") as d:
-            vectors(d, d, range(k.lanes))
+        pieces, rest = pieces_of(k, columns), columns % k.lanes
+        for vectors, several in itertools.groupby(pieces[: len(pieces) - bool(rest)], lambda x: x.vectors):
+            piece, *others = several
+            step = vectors * k.lanes
+            with f.loop(piece.first, piece.first + (1 + len(others)) * step, step, name="turn") as d:
+                turned(piece, d // k.lanes, d, range(k.lanes))
         if rest:
-            overlapping = range(k.lanes - rest, k.lanes)
-            vectors(f.value(columns - rest), f.value(columns - k.lanes), overlapping)
+            used = range(k.lanes - rest, k.lanes)
+            turned(pieces[-1], columns // k.lanes, f.value(columns - k.lanes), used)
     return f
 
 
@@ -240,13 +222,13 @@ def _words(k: Kernel, place: Pointer) -> Value:
     return place.load(k.vec) if k.key.paired else formats.load(place, k.key.dtype, k.compute, k.lanes)
 
 
-def _columns(k: Kernel, place: Pointer, next_row: Value | None) -> Value:
-    """A vector of neighbouring numbers of a row of V; of pairs, each beside the number in the next row, or 0."""
+def _columns(k: Kernel, row: Pointer, next_row: Value | None, piece: Piece) -> list[Value]:
+    """A piece of a row of V in vectors; of pairs, each number beside the one in the next row, or 0."""
+    place = row + piece.first * formats.size(k.key.dtype)
     if not k.key.paired:
-        return formats.load(place, k.key.dtype, k.compute, k.lanes)
-    kind = vector(I16, k.lanes)
-    lower = place.load(kind).unsigned(I32)
-    if next_row is None:
-        return lower.as_bits_of(k.vec)
-    upper = (place + next_row).load(kind).unsigned(I32) << 16
-    return (lower | upper).as_bits_of(k.vec)
+        return [formats.load(place, k.key.dtype, k.compute, k.lanes)]
+    n = piece.vectors * k.lanes
+    lower = place.load(vector(I16, n))
+    upper = lower.f.zeros(lower.kind) if next_row is None else (place + next_row).load(lower.kind)
+    orders = [[x for dim in piece.dims(k, v) for x in (dim, n + dim)] for v in range(piece.vectors)]
+    return [lower.shuffled(upper, order).as_bits_of(k.vec) for order in orders]
