@@ -17,7 +17,7 @@ from sightline.cpu.ahead import Ahead
 from sightline.cpu.few_parts import parts_of, pieces_of
 from sightline.cpu.kinds import I16, NEGATIVE_INFINITY, vector
 from sightline.cpu.tiles import CHAIN, PARAMETERS
-from sightline.cpu.transpose import transposed
+from sightline.cpu.transpose import UNIT_BYTES, beginnings, transposed
 
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
@@ -54,24 +54,25 @@ def _group(
     """As many keys as there are lanes: their columns become vectors, and every query takes its product of each."""
     lanes, words = k.place(w, p.lanes), k.words(p.columns)
     totals = [f.variable(f.zeros(k.vec)) for _ in range(k.key.few)]
-    share = -(-k.lanes // (words // k.lanes))  # rows to fetch at each square
+    width, word_bytes = _width(k), k.per_word * formats.size(k.key.dtype)
+    share = -(-k.lanes // (words // width))  # rows to fetch at each piece
 
-    def square(start: Value, used: range, sums: list[Variable]) -> None:
-        """Some columns of the square that begins at column `start`."""
-        made = transposed([_words(k, row + start * (k.per_word * formats.size(k.key.dtype))) for row in rows])
+    def piece(start: Value, used: range, sums: list[Variable]) -> None:
+        """Some columns of the piece that begins at column `start`."""
+        made = _turned(k, [row + start * word_bytes for row in rows])
         for u in used:
             for i, total in enumerate(sums):
                 number = (lanes + (start + u) * k.row_bytes + i * k.element_bytes).load(k.compute)
                 total.value = k.multiply_add(number.splat(k.lanes), made[u], total.value)
 
     def chain(first: Value, length: int) -> None:
-        """So many columns, square by square; a last one overlaps the one before."""
-        sums, rest = [f.variable(f.zeros(k.vec)) for _ in totals], length % k.lanes
-        for s in range(0, length - rest, k.lanes):
-            ahead.fetch(j + (first + s) // k.lanes * share, share)
-            square(first + s, range(k.lanes), sums)
+        """So many columns, piece by piece; a last one overlaps the one before."""
+        sums, rest = [f.variable(f.zeros(k.vec)) for _ in totals], length % width
+        for s in range(0, length - rest, width):
+            ahead.fetch(j + (first + s) // width * share, share)
+            piece(first + s, range(width), sums)
         if rest:
-            square(first + (length - k.lanes), range(k.lanes - rest, k.lanes), sums)
+            piece(first + (length - width), range(width - rest, width), sums)
         for total, made in zip(totals, sums, strict=True):
             total.value = total.value + made.value
 
@@ -217,9 +218,29 @@ def _rows_in_lanes(k: Kernel, rows: list[Value], g: int) -> list[Value]:
     return transposed([rows[(g * k.lanes + i) % k.key.few] for i in range(k.lanes)])
 
 
-def _words(k: Kernel, place: Pointer) -> Value:
-    """A vector of neighbouring words of a row of K."""
-    return place.load(k.vec) if k.key.paired else formats.load(place, k.key.dtype, k.compute, k.lanes)
+def _width(k: Kernel) -> int:
+    """Columns of K that are turned at a time, in words: a vector, or 128 bits of what is widened after."""
+    return UNIT_BYTES // formats.size(k.key.dtype) if _widened_late(k) else k.lanes
+
+
+def _widened_late(k: Kernel) -> bool:
+    """Whether K's numbers are turned while they are short: with vectors of 256 bits it spared nothing."""
+    short = not k.key.paired and formats.size(k.key.dtype) < k.element_bytes
+    return short and k.vector_bytes > 2 * UNIT_BYTES
+
+
+def _turned(k: Kernel, rows: list[Pointer]) -> list[Value]:
+    """The next words of as many rows of K as there are lanes → a vector of their first ones, of their second, …
+
+    Short numbers are half of the bytes, and with 128 bits of each row nothing crosses 128 bits.
+    """
+    dtype = k.key.dtype
+    if _widened_late(k):
+        kind = vector(formats.memory(dtype), _width(k))
+        return [formats.widened(x, dtype, k.compute) for x in beginnings([row.load(kind) for row in rows])]
+    if k.key.paired:
+        return transposed([row.load(k.vec) for row in rows])
+    return transposed([formats.load(row, dtype, k.compute, k.lanes) for row in rows])
 
 
 def _columns(k: Kernel, row: Pointer, next_row: Value | None, piece: Piece) -> list[Value]:

@@ -25,8 +25,12 @@ def arithmetic(dtype: str) -> Type:
 
 def load(place: Pointer, dtype: str, compute: Type, lanes: int | None = None) -> Value:
     """A number, or `lanes` neighbours, exactly as the wider type."""
-    memory = _MEMORY[dtype]
-    raw = place.load(memory if lanes is None else vector(memory, lanes))
+    kind = _MEMORY[dtype]
+    return widened(place.load(kind if lanes is None else vector(kind, lanes)), dtype, compute)
+
+
+def widened(raw: Value, dtype: str, compute: Type) -> Value:
+    """Numbers as they lie in memory, exactly as the wider type."""
     if dtype == "bfloat16":  # the upper half of a float32
         raw = (raw.unsigned(I32) << 16).as_bits_of(like(raw.kind, FLOAT))
     return raw.to(compute)

@@ -22,21 +22,30 @@ if TYPE_CHECKING:
 def transposed(rows: list[Value]) -> list[Value]:
     """N vectors of n lanes → n vectors of their first lanes, second lanes, …
 
-    Squares of 128 bits in rounds of swaps, then whole 128 bits among vectors: all are single instructions that
-    take two vectors and no table of lanes.
+    Squares of 128 bits by interleaving their rows, then whole 128 bits among vectors: all are single instructions
+    that take two vectors and no table of lanes. Of N vectors that make only one row of squares, each is turned.
     """
-    n, made, distance = len(rows), list(rows), 1
-    unit = min(n, UNIT_BYTES // bytes_of(rows[0].kind.element))
-    while distance < unit:
-        lower = [lane if not lane & distance else lane - distance + n for lane in range(n)]
-        upper = [lane + distance if not lane & distance else lane + n for lane in range(n)]
-        for i in range(n):
-            if not i & distance:
-                a, b = made[i], made[i + distance]
-                made[i], made[i + distance] = a.shuffled(b, lower), a.shuffled(b, upper)
-        distance *= 2
+    unit = min(len(rows), UNIT_BYTES // bytes_of(rows[0].kind.element))
+    made: list[Value] = []
+    for start in range(0, len(rows), unit):
+        square, half = rows[start : start + unit], unit // 2
+        for _ in range(half.bit_length()):
+            square = [
+                x for a, b in zip(square[:half], square[half:], strict=True) for x in _interleaved(a, b, unit)
+            ]
+        made += square
     columns = [_dealt(made[c::unit], unit) for c in range(unit)]
     return [column for several in zip(*columns, strict=True) for column in several]
+
+
+def _interleaved(a: Value, b: Value, unit: int) -> tuple[Value, Value]:
+    """Within each unit of lanes: the first halves of both, lane by lane in turn, and the second halves."""
+    n = a.kind.count
+    lower, upper = (
+        [start + half + i + of for start in range(0, n, unit) for i in range(unit // 2) for of in (0, n)]
+        for half in (0, unit // 2)
+    )
+    return a.shuffled(b, lower), a.shuffled(b, upper)
 
 
 def _dealt(vectors: list[Value], unit: int) -> list[Value]:
@@ -50,6 +59,19 @@ def _dealt(vectors: list[Value], unit: int) -> list[Value]:
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
         halves.append(_dealt([a.shuffled(b, lanes) for a, b in pairs], unit))
     return [dealt for pair in zip(*halves, strict=True) for dealt in pair]
+
+
+def beginnings(rows: list[Value]) -> list[Value]:
+    """The same of as many short vectors as there are lanes: of some bytes at which rows begin, 16 or a vector."""
+    width = rows[0].kind.count
+    vectors: list[Value] = []
+    for i in range(width):
+        parts = rows[i::width]
+        while len(parts) > 1:
+            both = range(2 * parts[0].kind.count)
+            parts = [a.shuffled(b, both) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        vectors += parts
+    return transposed(vectors)
 
 
 def rows_to_lanes(k: Kernel, dtype: str, ahead: int = 0, pairs: int = 1) -> Function:
