@@ -221,6 +221,17 @@ def test_avx512_uses_whole_registers(monkeypatch: pytest.MonkeyPatch, cpu: str) 
     assert "%ymm" not in text
 
 
+@pytest.mark.parametrize(
+    ("cpu", "near"), [("znver2", False), ("znver4", False), ("znver5", True), ("sapphirerapids", True)]
+)
+def test_where_rows_are_fetched_to_is_the_processors_own(
+    monkeypatch: pytest.MonkeyPatch, cpu: str, near: bool
+) -> None:
+    pretend(monkeypatch, "x86_64", cpu, AVX512)
+    assert [isa.target(name).fetches_near for name in ("avx512", "avx2")] == [near, near]
+    assert isa.target("neon").fetches_near
+
+
 def test_avx2_never_holds_avx512() -> None:
     text = assembly(fma_module(16), isa.target("avx2"))
     assert re.search(r"vfmadd\w+\s.*%ymm", text)

@@ -34,6 +34,7 @@ class Isa:
     vector_bytes: int
     registers: int  # vector registers
     extras: tuple[str, ...] = ()  # features beyond the row's own that a kernel may ask for, in LLVM's names
+    fetches_near: bool = True  # rows that are read once go to the first-level cache at once (see FETCH_FAR)
 
     def lanes(self, dtype_bytes: int) -> int:
         """Numbers of `dtype_bytes` bytes in one vector register."""
@@ -49,17 +50,15 @@ class Isa:
         return "avx512bf16" in self.extras and self.cpu.startswith("znver")
 
     @property
-    def fetches_near(self) -> bool:
-        """Whether rows that are read once are better fetched into the first-level cache than into the second.
-
-        On Zen 4 fetches into the first one hold up the reads beside them; on Zen 5 and on Intel's they do not.
-        """
-        return self.cpu != "znver4"
-
-    @property
     def multiplies_tiles(self) -> bool:
         """Whether there is a unit that multiplies matrices of bfloat16."""
         return self.name == "amx"
+
+
+# Processors, in LLVM's names, that are better asked to fetch into the second-level cache. On Zen 4 fetches into
+# the first one hold up the reads beside them, and halve the speed of decoding in float32; on Zen 5 and on Intel's
+# server cores they do not. Zen 1 to 3 are taken to be like Zen 4: nobody has measured them.
+FETCH_FAR = ("znver1", "znver2", "znver3", "znver4")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,8 @@ class _Row:
     tuned: bool  # compile for the host's own CPU name where the host has the row
 
 
-# Best first. The avx2 row is compiled for its baseline even on a larger processor, so that a forced avx2 runs
-# the very code an AVX2 machine runs and can hold no AVX-512 instruction. NEON is part of every AArch64.
+# Best first. The avx2 row is compiled for its baseline even on a larger processor, so that a forced avx2 runs the
+# very code that AVX2 machines of its maker run and can hold no AVX-512 instruction. NEON is part of every AArch64.
 _AVX512 = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512cd", "fma", "f16c", "bmi2")
 _ROWS = (
     _Row(
@@ -183,7 +182,8 @@ def target(name: str) -> Isa:
         # The CPU's name could promise what a virtual machine hides, hence every feature by name as well.
         features = ",".join(("+" if on else "-") + word for word, on in sorted(host.features.items()))
         extras = tuple(feature for feature in row.extras if host.features.get(feature, False))
-    return Isa(row.name, triple, cpu, features, row.vector_bytes, row.registers, extras)
+    near = row.machine != host.machine or host.cpu not in FETCH_FAR
+    return Isa(row.name, triple, cpu, features, row.vector_bytes, row.registers, extras, near)
 
 
 def runnable() -> list[Isa]:
