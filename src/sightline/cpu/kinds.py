@@ -75,8 +75,8 @@ def _constant(kind: Type, number: float, _sign: float) -> Any:
 
 
 @functools.cache
-def numbers(*each: int) -> Any:
-    """A constant vector of 32-bit integers."""
+def lane_numbers(*each: int) -> Any:
+    """Which lanes a shuffle picks: a constant vector of 32-bit integers."""
     return ir.Constant(vector(I32, len(each)), list(each))
 
 

@@ -18,9 +18,9 @@ from sightline.cpu.kinds import (
     Type,
     bytes_of,
     constant,
+    lane_numbers,
     like,
     mangled,
-    numbers,
     scalar,
     undefined,
     vector,
@@ -205,7 +205,7 @@ class Value:
 
     def shuffled(self, other: Value, lanes: Sequence[int]) -> Value:
         """Lanes picked from self (0 …) and other (n …)."""
-        return Value(self.f, self.f.builder.shuffle_vector(self.ir, other.ir, numbers(*lanes)))
+        return Value(self.f, self.f.builder.shuffle_vector(self.ir, other.ir, lane_numbers(*lanes)))
 
 
 class Variable:
