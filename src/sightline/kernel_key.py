@@ -69,6 +69,11 @@ class KernelKey:
         return 8 if self.dtype == "float64" else 4
 
     @property
+    def widens(self) -> bool:
+        """Numbers in memory are shorter than the arithmetic's."""
+        return SIZES[self.dtype] < self.element_bytes
+
+    @property
     def block_rows(self) -> int:
         """Query rows of a block."""
         if self.terms and not self.by_single_tiles:
@@ -119,7 +124,7 @@ class KernelKey:
     @property
     def copies_with_care(self) -> bool:
         """Rows are copied into rows of the arithmetic's type only for blocks that are done again with care."""
-        return self.terms > 0 or (bool(self.few) and SIZES[self.dtype] != self.element_bytes)
+        return self.terms > 0 or (self.few > 0 and self.widens)
 
     @property
     def period_keys(self) -> int:

@@ -225,8 +225,7 @@ def _width(k: Kernel) -> int:
 
 def _widened_late(k: Kernel) -> bool:
     """Whether K's numbers are turned while they are short: with vectors of 256 bits it spared nothing."""
-    short = not k.key.paired and formats.size(k.key.dtype) < k.element_bytes
-    return short and k.vector_bytes > 2 * UNIT_BYTES
+    return k.key.widens and not k.key.paired and k.vector_bytes > 2 * UNIT_BYTES
 
 
 def _turned(k: Kernel, rows: list[Pointer]) -> list[Value]:

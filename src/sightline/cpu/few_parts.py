@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from sightline.cpu import formats
-
 if TYPE_CHECKING:
     from sightline.cpu.kernel import Kernel
 
@@ -44,8 +42,7 @@ def _wide(k: Kernel, columns: int) -> int:
 
     Whole rows of few queries, or pieces of rows of many where numbers are converted, which is done once so.
     """
-    converted = formats.size(k.key.dtype) < k.element_bytes
-    most = max(1, k.tile.few // k.key.few) if converted else k.tile.few
+    most = max(1, k.tile.few // k.key.few) if k.key.widens else k.tile.few
     return min(-(-columns // k.lanes), most)
 
 

@@ -13,7 +13,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from sightline.cpu import formats
-from sightline.cpu.ahead import CACHE_LINE, fetch
+from sightline.cpu.ahead import fetch
 from sightline.cpu.kinds import ADDRESS, FLOAT, I16, I32, INT, vector
 from sightline.cpu.terms import Odd, exact_in, in_pairs, split
 from sightline.cpu.transpose import transposed
@@ -181,8 +181,7 @@ def columns_into_tiles(k: Kernel, name: str, columns: int, dtype: str, turn: Fun
         with f.loop(0, steps, name="columns") as d:
             if soon:
                 for r in range(share := -(-MATRIX_KEYS // steps)):
-                    for line in range(0, key.dim * 2, CACHE_LINE):
-                        (soon[0] + ((d * share + r) * soon[1] + line)).prefetch(near=True)
+                    fetch(soon[0] + (d * share + r) * soon[1], key.dim * 2, near=True)
             corner = source + d * (TILE_ROWS * formats.size(dtype))
             tile = target + d * (key.group_keys // MATRIX_KEYS * key.terms * TILE_BYTES)
             if exactly:

@@ -11,19 +11,19 @@ from sightline.cpu import formats
 from sightline.cpu.kinds import ADDRESS, I16, I32, INT, bytes_of, vector
 from sightline.cpu.values import Table
 
-UNIT_BYTES = 16  # what the cheaper shuffles stay within, or move as one
-
 if TYPE_CHECKING:
     from sightline.cpu.emit import Function
     from sightline.cpu.kernel import Kernel
     from sightline.cpu.values import Pointer, Value
+
+UNIT_BYTES = 16  # what the cheaper shuffles stay within, or move as one
 
 
 def transposed(rows: list[Value]) -> list[Value]:
     """N vectors of n lanes → n vectors of their first lanes, second lanes, …
 
     Squares of 128 bits by interleaving their rows, then whole 128 bits among vectors: all are single instructions
-    that take two vectors and no table of lanes. Of N vectors that make only one row of squares, each is turned.
+    that take two vectors and no table of lanes. Of N < n vectors, which are one row of squares, each is turned.
     """
     unit = min(len(rows), UNIT_BYTES // bytes_of(rows[0].kind.element))
     made: list[Value] = []
@@ -62,7 +62,10 @@ def _dealt(vectors: list[Value], unit: int) -> list[Value]:
 
 
 def beginnings(rows: list[Value]) -> list[Value]:
-    """The same of as many short vectors as there are lanes: of some bytes at which rows begin, 16 or a vector."""
+    """As many short vectors as there are lanes, each some bytes of a row → vectors of first numbers, second, …
+
+    Several rows share a vector, so that `transposed` has fewer of them, and fewer of their lanes to move.
+    """
     width = rows[0].kind.count
     vectors: list[Value] = []
     for i in range(width):
